@@ -1,0 +1,11 @@
+//! Levada: an event channel broker on Apache Kafka.
+//!
+//! ```text
+//! producer ─HTTP─▶ ingress ─append─▶ log: channel topic ─group per subscription─▶ dispatch ─▶ delivery ─HTTP─▶ subscriber
+//! ```
+
+pub mod channel;
+pub mod clock;
+pub mod event;
+pub mod log;
+pub mod shutdown;
