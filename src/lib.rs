@@ -6,6 +6,9 @@
 
 pub mod channel;
 pub mod clock;
+pub mod duration;
 pub mod event;
 pub mod log;
+pub mod manifest;
+pub mod registry;
 pub mod shutdown;
