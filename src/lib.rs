@@ -6,6 +6,8 @@
 
 pub mod channel;
 pub mod clock;
+pub mod delivery;
+pub mod dispatch;
 pub mod event;
 pub mod log;
 pub mod shutdown;
