@@ -7,6 +7,8 @@
 pub mod channel;
 pub mod clock;
 pub mod duration;
+pub mod delivery;
+pub mod dispatch;
 pub mod event;
 pub mod log;
 pub mod manifest;
