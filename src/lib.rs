@@ -7,5 +7,6 @@
 pub mod channel;
 pub mod clock;
 pub mod event;
+pub mod ingress;
 pub mod log;
 pub mod shutdown;
