@@ -9,5 +9,6 @@ pub mod clock;
 pub mod delivery;
 pub mod dispatch;
 pub mod event;
+pub mod ingress;
 pub mod log;
 pub mod shutdown;
