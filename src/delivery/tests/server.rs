@@ -33,14 +33,15 @@ pub(super) enum Step {
 pub(super) struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
-    closed: Mutex<mpsc::Receiver<usize>>,
+    closed: Arc<Mutex<mpsc::Receiver<usize>>>,
 }
 
 struct Shared {
     script: Mutex<VecDeque<Step>>,
     tls: Option<Arc<ServerConfig>>,
     connections: AtomicUsize,
-    requests: AtomicUsize,
+    /// Heads and bodies as they came.
+    requests: Mutex<Vec<(String, Vec<u8>)>>,
     requested: Notify,
     /// Told how many bytes were sent when a connection is closed.
     closed: mpsc::Sender<usize>,
@@ -66,7 +67,7 @@ impl Server {
             script: Mutex::new(script.into_iter().collect()),
             tls,
             connections: AtomicUsize::new(0),
-            requests: AtomicUsize::new(0),
+            requests: Mutex::default(),
             requested: Notify::new(),
             closed: sender,
         });
@@ -81,7 +82,7 @@ impl Server {
         Self {
             address,
             shared,
-            closed: Mutex::new(closed),
+            closed: Arc::new(Mutex::new(closed)),
         }
     }
 
@@ -94,7 +95,16 @@ impl Server {
     }
 
     pub(super) fn requests(&self) -> usize {
-        self.shared.requests.load(Ordering::SeqCst)
+        self.shared.requests.lock().unwrap().len()
+    }
+
+    /// Header lines, in order of the alphabet, and body of the last request.
+    pub(super) fn last_request(&self) -> (Vec<String>, Vec<u8>) {
+        let requests = self.shared.requests.lock().unwrap();
+        let (head, body) = requests.last().expect("a request has come");
+        let mut lines: Vec<_> = head.lines().filter(|line| !line.is_empty()).collect();
+        lines.sort_unstable();
+        (lines.into_iter().map(str::to_owned).collect(), body.clone())
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -108,22 +118,20 @@ impl Server {
 
     /// Waits, blocking the thread, until a connection is closed; gives the bytes that were sent.
     pub(super) fn block_until_closed(&self) -> usize {
-        let closed = self.closed.lock().unwrap();
-        closed
-            .recv_timeout(Duration::from_secs(20))
-            .expect("the connection stays open")
+        next_closed(&self.closed)
     }
 
     /// The same, letting the client's runtime work.
     pub(super) async fn ended_after(&self) -> usize {
-        for _ in 0..2000 {
-            if let Ok(sent) = self.closed.lock().unwrap().try_recv() {
-                return sent;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the connection stays open");
+        let closed = self.closed.clone();
+        let waiting = tokio::task::spawn_blocking(move || next_closed(&closed));
+        waiting.await.unwrap()
     }
+}
+
+fn next_closed(closed: &Mutex<mpsc::Receiver<usize>>) -> usize {
+    let next = closed.lock().unwrap().recv_timeout(Duration::from_secs(20));
+    next.expect("the connection is closed")
 }
 
 impl Shared {
@@ -142,8 +150,8 @@ impl Shared {
     }
 
     fn converse(&self, stream: &mut (impl Read + Write), socket: &TcpStream, sent: &mut usize) {
-        while read_request(stream).is_ok() {
-            self.requests.fetch_add(1, Ordering::SeqCst);
+        while let Ok(request) = read_request(stream) {
+            self.requests.lock().unwrap().push(request);
             self.requested.notify_one();
             let step = self.script.lock().unwrap().pop_front();
             if !play(step.unwrap_or(Step::Close), stream, socket, sent) {
@@ -202,7 +210,7 @@ fn play(
 }
 
 /// Reads one request with a `content-length` body, or fails at the end of the connection.
-fn read_request(stream: &mut impl Read) -> io::Result<()> {
+fn read_request(stream: &mut impl Read) -> io::Result<(String, Vec<u8>)> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -210,13 +218,15 @@ fn read_request(stream: &mut impl Read) -> io::Result<()> {
         head.push(byte[0]);
         // A TLS hello on a plain port: whatever the script says is the answer to it.
         if head == [0x16] {
-            return Ok(());
+            return Ok(Default::default());
         }
     }
-    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    let head = String::from_utf8(head).unwrap();
     let length = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "))
         .map_or(0, |length| length.parse().unwrap());
-    stream.read_exact(&mut vec![0; length])
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((head, body))
 }
