@@ -37,13 +37,6 @@ pub(super) enum End {
 
 /// Reads into `kept` what the bounds allow. Cancelling it leaves in `kept` what had come.
 pub(super) async fn read_body(body: &mut Incoming, bounds: Bounds, kept: &mut BytesMut) -> End {
-    let announced = body.size_hint().lower();
-    // What cannot be read to its end is read only as far as it is of use.
-    let limit = if announced > bounds.read as u64 {
-        bounds.keep
-    } else {
-        bounds.read
-    };
     let mut count = 0;
     loop {
         match body.frame().await {
@@ -56,7 +49,7 @@ pub(super) async fn read_body(body: &mut Incoming, bounds: Bounds, kept: &mut By
                 count += data.len();
                 let room = bounds.keep - kept.len();
                 kept.extend_from_slice(&data[..data.len().min(room)]);
-                if count >= limit && !body.is_end_stream() {
+                if count >= bounds.read && !body.is_end_stream() {
                     return End::Bound;
                 }
             }

@@ -18,6 +18,8 @@ pub(super) enum Step {
     Answer(Box<str>),
     /// Send this and close at once.
     ThenClose(Box<str>),
+    /// Send this and close when told.
+    CloseLater(Box<str>),
     /// Send this, then a body without end, until the peer goes away.
     Endless(Box<str>),
     /// Send this, then a byte every 100 ms, until the peer goes away.
@@ -34,6 +36,7 @@ pub(super) struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     closed: Arc<Mutex<mpsc::Receiver<usize>>>,
+    close: mpsc::SyncSender<()>,
 }
 
 struct Shared {
@@ -43,6 +46,7 @@ struct Shared {
     /// Heads and bodies as they came.
     requests: Mutex<Vec<(String, Vec<u8>)>>,
     requested: Notify,
+    close: Mutex<mpsc::Receiver<()>>,
     /// Told how many bytes were sent when a connection is closed.
     closed: mpsc::Sender<usize>,
 }
@@ -63,12 +67,14 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, closed) = mpsc::channel();
+        let (close, told) = mpsc::sync_channel(1);
         let shared = Arc::new(Shared {
             script: Mutex::new(script.into_iter().collect()),
             tls,
             connections: AtomicUsize::new(0),
             requests: Mutex::default(),
             requested: Notify::new(),
+            close: Mutex::new(told),
             closed: sender,
         });
         let accepting = shared.clone();
@@ -83,6 +89,7 @@ impl Server {
             address,
             shared,
             closed: Arc::new(Mutex::new(closed)),
+            close,
         }
     }
 
@@ -116,12 +123,13 @@ impl Server {
         self.shared.requested.notified().await;
     }
 
-    /// Waits, blocking the thread, until a connection is closed; gives the bytes that were sent.
-    pub(super) fn block_until_closed(&self) -> usize {
-        next_closed(&self.closed)
+    /// Has a connection closed, blocking the thread until it is.
+    pub(super) fn close_now(&self) {
+        self.close.send(()).unwrap();
+        next_closed(&self.closed);
     }
 
-    /// The same, letting the client's runtime work.
+    /// Waits until a connection is closed; gives the bytes that were sent.
     pub(super) async fn ended_after(&self) -> usize {
         let closed = self.closed.clone();
         let waiting = tokio::task::spawn_blocking(move || next_closed(&closed));
@@ -154,7 +162,12 @@ impl Shared {
             self.requests.lock().unwrap().push(request);
             self.requested.notify_one();
             let step = self.script.lock().unwrap().pop_front();
-            if !play(step.unwrap_or(Step::Close), stream, socket, sent) {
+            let step = step.unwrap_or(Step::Close);
+            let waits = matches!(step, Step::CloseLater(_));
+            if !play(step, stream, socket, sent) {
+                if waits {
+                    let _ = self.close.lock().unwrap().recv();
+                }
                 return;
             }
         }
@@ -177,7 +190,7 @@ fn play(
     };
     match step {
         Step::Answer(text) => send(text.as_bytes()),
-        Step::ThenClose(text) => {
+        Step::ThenClose(text) | Step::CloseLater(text) => {
             send(text.as_bytes());
             false
         }
