@@ -53,8 +53,8 @@ pub struct Attempt {
     /// Whether an event in the answer is wanted. Without it only a little of a success's body is
     /// read.
     pub take_reply: bool,
-    /// Headers to send besides those of the event and the sink: for a reply, those taken from
-    /// the subscriber's answer ([`Success::reply_headers`]). Empty otherwise.
+    /// Headers to send besides those that travel with the event and those of the sink, for an
+    /// event that lost its own on the way. Usually empty.
     pub pass_through: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -62,10 +62,7 @@ impl Attempt {
     /// The headers of the request as they go out, for the journal. Secrets are not masked here.
     #[must_use]
     pub fn request_headers(&self) -> HeaderMap {
-        request::build(self).map_or_else(
-            |_| HeaderMap::new(),
-            |request| request.into_parts().0.headers,
-        )
+        request::build(self).into_parts().0.headers
     }
 }
 
@@ -100,10 +97,9 @@ pub struct Answer {
 pub struct Success {
     /// The status code.
     pub code: u16,
-    /// The event in a 200, when it was asked for and is valid.
+    /// The event in a 200, when it was asked for and is valid. The headers of the answer that
+    /// travel along are among its [`Event::forwarded_headers`].
     pub reply: Option<Event>,
-    /// The headers of the answer that are to travel with the reply; empty without one.
-    pub reply_headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// The sink did not take the event, as far as is known.

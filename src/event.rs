@@ -4,10 +4,33 @@
 //! media type as `content-type`, the data as the value, `partitionkey` as the key. So an event
 //! that comes in over HTTP is validated once, goes to the log as it is, and is read from there
 //! and sent on without being taken apart.
+//!
+//! Every way to make an [`Event`] checks it ([`Event::from_http`], [`Event::from_record`],
+//! [`Event::with_attributes`]); whoever holds one need not check again.
+
+mod build;
+mod error;
+mod http;
+mod json;
+mod media_type;
+mod record;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod time;
 
 use bytes::Bytes;
 
+pub use self::error::{EventError, EventErrorKind, Place};
+pub use self::http::{Decoded, Mode};
+
+use self::build::Builder;
 use crate::log::{Headers, Record};
+
+/// How a record header of an attribute begins.
+const ATTRIBUTE: &str = "ce_";
+/// The record header of `datacontenttype`.
+const CONTENT_TYPE: &str = "content-type";
 
 /// A validated CloudEvent 1.0 with the request headers that travel along with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +43,12 @@ impl Event {
     #[must_use]
     pub fn to_record(&self) -> Record {
         self.record.clone()
+    }
+
+    /// The record to append, of an event that is not needed any longer.
+    #[must_use]
+    pub fn into_record(self) -> Record {
+        self.record
     }
 
     /// The headers in their stored form.
@@ -37,22 +66,37 @@ impl Event {
     /// `datacontenttype`
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
-        todo!()
+        self.record.headers.get(CONTENT_TYPE.as_bytes()).map(text)
     }
 
     /// An attribute by its name (`id`, `specversion`, `myextension`), not `datacontenttype`.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        let _ = name;
-        todo!()
+        self.attributes()
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value)
     }
 
     /// All attributes but `datacontenttype`, in order.
     pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
-        std::iter::empty()
+        self.record
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((text(name).strip_prefix(ATTRIBUTE)?, text(value))))
     }
 
-    /// The key that orders events (`partitionkey`).
+    /// The request headers that travel along (trace context, request id, Knative's), names in
+    /// lower case, in order.
+    pub fn forwarded_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.record
+            .headers
+            .iter()
+            .map(|(name, value)| (text(name), value))
+            .filter(|(name, _)| rules::is_forwarded(name))
+    }
+
+    /// The key that orders events: `partitionkey`, or without one the key that the record of
+    /// another producer had.
     #[must_use]
     pub fn key(&self) -> Option<&Bytes> {
         self.record.key.as_ref()
@@ -63,4 +107,50 @@ impl Event {
     pub fn byte_len(&self) -> usize {
         self.record.byte_len()
     }
+
+    /// The same event with some attributes set anew (`datacontenttype` among them); an empty
+    /// value takes the attribute away.
+    ///
+    /// # Errors
+    /// [`EventError`] when the result would not be a valid event.
+    pub fn with_attributes(&self, changes: &[(&str, &str)]) -> Result<Self, EventError> {
+        let added: usize = changes.iter().map(|(n, v)| n.len() + v.len() + 3).sum();
+        let headers = &self.record.headers;
+        let mut builder = Builder::new(headers.len() + changes.len(), headers.byte_len() + added);
+        for (name, value) in headers.iter() {
+            let attribute = stored_attribute(text(name));
+            if !changes.iter().any(|(name, _)| attribute == Some(name)) {
+                builder.keep(name, value);
+            }
+        }
+        for (at, (name, value)) in changes.iter().enumerate() {
+            let superseded = changes[at + 1..].iter().any(|(later, _)| later == name);
+            if value.is_empty() || superseded {
+                continue;
+            }
+            match *name {
+                "datacontenttype" => builder.content_type(name, value)?,
+                name => builder.attribute(name, value)?,
+            }
+        }
+        let key = changes
+            .iter()
+            .all(|(name, _)| *name != "partitionkey")
+            .then(|| self.record.key.clone())
+            .flatten();
+        builder.finish(self.record.value.clone(), key)
+    }
+}
+
+/// The attribute that a stored header holds.
+fn stored_attribute(header: &str) -> Option<&str> {
+    match header {
+        CONTENT_TYPE => Some("datacontenttype"),
+        header => header.strip_prefix(ATTRIBUTE),
+    }
+}
+
+/// Stored text; it was checked when the event was made.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
 }

@@ -10,6 +10,7 @@ pub mod duration;
 pub mod delivery;
 pub mod dispatch;
 pub mod event;
+pub mod ingress;
 pub mod log;
 pub mod manifest;
 pub mod registry;

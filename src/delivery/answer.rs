@@ -7,9 +7,10 @@ use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use super::{Answer, ERROR_BODY_BYTES, Failure, Reason, Success};
+use super::{Answer, ERROR_BODY_BYTES, Failure, Reason};
 use crate::channel::RetryCodes;
 use crate::clock::UnixMillis;
+use crate::event::{Decoded, Event, Mode};
 
 /// An attribute from a `kne-` header is cut off here; an event holds more than one of them.
 const ATTRIBUTE_BYTES: usize = 4096;
@@ -36,13 +37,6 @@ pub(super) enum End {
 
 /// Reads into `kept` what the bounds allow. Cancelling it leaves in `kept` what had come.
 pub(super) async fn read_body(body: &mut Incoming, bounds: Bounds, kept: &mut BytesMut) -> End {
-    let announced = body.size_hint().lower();
-    // What cannot be read to its end is read only as far as it is of use.
-    let limit = if announced > bounds.read as u64 {
-        bounds.keep
-    } else {
-        bounds.read
-    };
     let mut count = 0;
     loop {
         match body.frame().await {
@@ -55,7 +49,7 @@ pub(super) async fn read_body(body: &mut Incoming, bounds: Bounds, kept: &mut By
                 count += data.len();
                 let room = bounds.keep - kept.len();
                 kept.extend_from_slice(&data[..data.len().min(room)]);
-                if count >= limit && !body.is_end_stream() {
+                if count >= bounds.read && !body.is_end_stream() {
                     return End::Bound;
                 }
             }
@@ -144,30 +138,31 @@ fn is_attribute_value(value: &str) -> bool {
     value.len() <= ATTRIBUTE_BYTES && !value.chars().any(|c| c.is_control() || noncharacter(c))
 }
 
-/// Whether the headers of a 200 announce an event in it.
-pub(super) fn announces_event(headers: &HeaderMap) -> bool {
-    if headers.contains_key("ce-specversion") {
-        return true;
-    }
-    let media_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
-    let is = |name: &str| essence.eq_ignore_ascii_case(name);
-    is("application/cloudevents+json") || is("application/cloudevents")
+/// Whether a 200 with these headers may hold an event.
+pub(super) fn holds_event(headers: &HeaderMap) -> bool {
+    matches!(
+        Mode::of_event(headers),
+        Some(Mode::Binary | Mode::Structured)
+    )
 }
 
-/// Puts the event of a 200 into `success`, where there is a valid one.
-pub(super) fn take_reply(headers: &HeaderMap, body: Bytes, success: &mut Success) {
-    let _ = (headers, body, success);
+/// The event of a 200. What is no valid event is no reply, and no failure either.
+pub(super) fn reply(headers: &HeaderMap, body: Bytes) -> Option<Event> {
+    match Event::from_http(headers, body) {
+        Ok(Decoded::One(event)) => Some(event),
+        Ok(Decoded::Batch(_)) => None,
+        Err(error) => {
+            tracing::debug!(%error, "the event in an answer is not valid and is ignored");
+            None
+        }
+    }
 }
 
 /// The answer as it is reported.
 pub(super) fn report(
     code: u16,
     headers: HeaderMap,
-    body: Bytes,
+    body: &Bytes,
     keep: usize,
     whole: bool,
 ) -> Answer {
@@ -223,7 +218,7 @@ mod tests {
             let answer = report(
                 code,
                 headers(&[("retry-after", "9")]),
-                Bytes::new(),
+                &Bytes::new(),
                 9,
                 true,
             );
@@ -242,14 +237,14 @@ mod tests {
     fn the_list_of_a_subscription_replaces_the_standard_codes() {
         let codes = RetryCodes::Listed([(301, 301), (410, 418)].into());
         for (code, expected) in [(301, true), (302, false), (413, true), (503, false)] {
-            let answer = report(code, HeaderMap::new(), Bytes::new(), 9, true);
+            let answer = report(code, HeaderMap::new(), &Bytes::new(), 9, true);
             assert_eq!(refused(&answer, &codes, NOW).retryable, expected, "{code}");
         }
     }
 
     #[test]
     fn an_error_keeps_the_first_1024_bytes() {
-        let answer = report(422, HeaderMap::new(), vec![b'x'; 4096].into(), 4096, true);
+        let answer = report(422, HeaderMap::new(), &vec![b'x'; 4096].into(), 4096, true);
         assert_eq!(
             refused(&answer, &RetryCodes::Standard, NOW).body.len(),
             1024
@@ -283,18 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_announced_by_its_headers() {
-        let announced = |name, value| announces_event(&headers(&[(name, value)]));
-        assert!(announced("ce-specversion", "1.0"));
-        assert!(announced(
+    fn only_what_claims_to_be_one_event_is_read_as_a_reply() {
+        let holds = |name, value| holds_event(&headers(&[(name, value)]));
+        assert!(holds("ce-specversion", "1.0"));
+        assert!(holds(
             "content-type",
             "Application/CloudEvents+JSON; charset=utf-8"
         ));
-        assert!(!announced(
-            "content-type",
-            "application/cloudevents-batch+json"
-        ));
-        assert!(!announced("content-type", "application/json"));
-        assert!(!announced("ce-id", "1"));
+        assert!(!holds("content-type", "application/cloudevents-batch+json"));
+        assert!(!holds("content-type", "application/json"));
     }
 }

@@ -134,17 +134,13 @@ impl Client {
         request: Request<Full<Bytes>>,
         wanted: &Wanted<'_>,
     ) -> (Option<Answer>, Result<Success, Failure>) {
-        let late = || {
-            let detail = format!("no complete answer within {:?}", wanted.timeout);
-            Failure::without_answer(Reason::AttemptTimeout, detail)
-        };
-        let deadline = Instant::now() + wanted.timeout;
+        let deadline = deadline(wanted.timeout);
         let pool = match self.pool(wanted.ca_certs) {
             Ok(pool) => pool,
             Err(error) => return (None, Err(unsent(&error))),
         };
         let response = match timeout_at(deadline, pool.request(request)).await {
-            Err(_) => return (None, Err(late())),
+            Err(_) => return (None, Err(too_late(wanted.timeout))),
             Ok(Err(error)) => return (None, Err(transport_failure(&error))),
             Ok(Ok(response)) => response,
         };
@@ -155,9 +151,9 @@ impl Client {
         }
         let takes_reply = wanted.take_reply
             && response.status() == StatusCode::OK
-            && answer::announces_event(response.headers());
+            && answer::holds_event(response.headers());
         let (response, body, end) = self.read(response, deadline, takes_reply).await;
-        self.conclude(response, body, end, takes_reply, wanted, late)
+        self.conclude(response, body, end, takes_reply, wanted)
     }
 
     async fn read(
@@ -193,13 +189,12 @@ impl Client {
         end: Option<End>,
         takes_reply: bool,
         wanted: &Wanted<'_>,
-        late: impl Fn() -> Failure,
     ) -> (Option<Answer>, Result<Success, Failure>) {
         let settings = &self.shared.settings;
         let code = parts.status.as_u16();
         let keep = settings.kept_body_bytes.max(ERROR_BODY_BYTES);
         let whole = matches!(end, Some(End::Complete));
-        let answer = answer::report(code, parts.headers, body.clone(), keep, whole);
+        let answer = answer::report(code, parts.headers, &body, keep, whole);
         let result = if !parts.status.is_success() {
             // The code has been said: a body that breaks off does not take it back.
             Err(answer::refused(
@@ -209,22 +204,20 @@ impl Client {
             ))
         } else {
             match end {
-                None => Err(late()),
+                None => Err(too_late(wanted.timeout)),
                 Some(End::Broken(error)) => {
                     let reason = reason_of(&error).unwrap_or(Reason::ConnectionReset);
                     Err(Failure::without_answer(reason, connect::describe(&error)))
                 }
-                Some(End::Bound) if takes_reply => Err(too_large(settings.max_reply_bytes)),
+                Some(_) if takes_reply && body.len() > settings.max_reply_bytes => {
+                    Err(too_large(settings.max_reply_bytes))
+                }
                 Some(End::Bound | End::Complete) => {
-                    let mut success = Success {
+                    let reply = takes_reply.then(|| answer::reply(&answer.headers, body));
+                    Ok(Success {
                         code,
-                        reply: None,
-                        reply_headers: Vec::new(),
-                    };
-                    if takes_reply {
-                        answer::take_reply(&answer.headers, body, &mut success);
-                    }
-                    Ok(success)
+                        reply: reply.flatten(),
+                    })
                 }
             }
         };
@@ -245,21 +238,14 @@ impl Deliver for Client {
     async fn attempt(&self, attempt: Attempt) -> AttemptReport {
         let started: UnixMillis = self.shared.clock.now();
         let begun = Instant::now();
-        let (answer, result) = match request::build(&attempt) {
-            Err(detail) => (
-                None,
-                Err(Failure::without_answer(Reason::PipelineError, detail)),
-            ),
-            Ok(request) => {
-                let wanted = Wanted {
-                    ca_certs: attempt.sink.ca_certs.as_ref(),
-                    timeout: attempt.timeout,
-                    retry_codes: &attempt.retry_codes,
-                    take_reply: attempt.take_reply,
-                };
-                self.exchange(request, &wanted).await
-            }
+        let wanted = Wanted {
+            ca_certs: attempt.sink.ca_certs.as_ref(),
+            timeout: attempt.timeout,
+            retry_codes: &attempt.retry_codes,
+            take_reply: attempt.take_reply,
         };
+        let request = request::build(&attempt);
+        let (answer, result) = self.exchange(request, &wanted).await;
         AttemptReport {
             started,
             duration: begun.elapsed(),
@@ -278,6 +264,18 @@ fn pool(settings: &Settings, tls: rustls::ClientConfig) -> Pool {
         .http1_max_buf_size(settings.max_head_bytes.max(8192))
         .http2_keep_alive_interval(Duration::from_secs(20))
         .build(Connector::new(tls, settings.connect_timeout))
+}
+
+/// The end of a time that begins now; one too long to add ends in a year.
+fn deadline(limit: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(limit).unwrap_or(now + YEAR)
+}
+
+fn too_late(limit: Duration) -> Failure {
+    let detail = format!("no complete answer within {limit:?}");
+    Failure::without_answer(Reason::AttemptTimeout, detail)
 }
 
 fn too_large(limit: usize) -> Failure {

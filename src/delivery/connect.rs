@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
@@ -170,7 +170,7 @@ impl Service<Uri> for Tcp {
             match connecting.await {
                 Ok(stream) => Ok(TokioIo::new(Socket {
                     stream: stream.into_inner(),
-                    may_be_stale: false,
+                    phase: Phase::Written,
                 })),
                 Err(error) => Err(TcpFailure(error.into())),
             }
@@ -208,12 +208,24 @@ impl Service<Name> for Resolver {
 ///
 /// Tokio learns of a close with its next look at the selector. A request that is sent on a kept
 /// connection before that look would be lost and cost an attempt, though the sink never had it.
-/// So after an answer was read and before the next request is written, the kernel itself is asked.
+/// Hyper reads before it takes a request for an idle connection; that read asks the kernel itself.
+/// Finding the end there, hyper hands the request back unsent, and it goes out on another
+/// connection.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    /// Something was read and nothing was written since.
-    may_be_stale: bool,
+    phase: Phase,
+}
+
+/// What happened last on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A write: an answer is waited for.
+    Written,
+    /// A read that brought something.
+    Read,
+    /// A read that brought nothing after one that did: it may be idle.
+    Quiet,
 }
 
 impl AsyncRead for Socket {
@@ -223,14 +235,17 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        let result = match Pin::new(&mut this.stream).poll_read(cx, buf) {
+        let mut result = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if result.is_pending() && this.phase == Phase::Quiet {
             // The waker is registered: what comes later than this look is announced.
-            Poll::Pending if this.may_be_stale => ready!(read_now(&this.stream, buf)),
-            other => ready!(other),
+            result = read_now(&this.stream, buf);
+        }
+        this.phase = match (this.phase, &result) {
+            (_, Poll::Ready(_)) => Phase::Read,
+            (Phase::Read, Poll::Pending) => Phase::Quiet,
+            (phase, Poll::Pending) => phase,
         };
-        this.may_be_stale = buf.filled().len() > before;
-        Poll::Ready(result)
+        result
     }
 }
 
@@ -256,7 +271,7 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.may_be_stale = false;
+        this.phase = Phase::Written;
         Pin::new(&mut this.stream).poll_write(cx, bytes)
     }
 
@@ -266,7 +281,7 @@ impl AsyncWrite for Socket {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.may_be_stale = false;
+        this.phase = Phase::Written;
         Pin::new(&mut this.stream).poll_write_vectored(cx, parts)
     }
 

@@ -1,20 +1,29 @@
 //! The client against a server that misbehaves by script.
 
 mod certificates;
+mod events;
 mod server;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use http_body_util::BodyExt as _;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 use self::certificates::Authority;
 use self::server::{Server, Step};
 use super::client::Wanted;
 use super::*;
 use crate::clock::Clock;
+use crate::shutdown::Tasks;
 
+/// Longer than anything here takes on a slow machine.
 const SOON: Duration = Duration::from_secs(10);
 
 fn client() -> Client {
@@ -290,17 +299,17 @@ async fn connections_are_used_again() {
     assert_eq!((server.requests(), server.connections()), (50, 1));
 }
 
-/// The server closes after each answer without saying so. Nothing lets the client's reactor see it
-/// before the next request: the test blocks its one thread until the server has closed.
+/// The server closes idle connections without saying so, and the client's reactor cannot see it
+/// before the next request: the test blocks the one thread there is until it is done.
 #[tokio::test]
 async fn a_connection_that_was_closed_while_idle_costs_no_attempt() {
-    let steps =
-        (0..40).map(|_| Step::ThenClose("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".into()));
-    let server = Server::start(steps);
+    let text = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let server = Server::start((0..40).map(|_| Step::CloseLater(text.into())));
     let client = client();
     for _ in 0..40 {
-        post_to(&client, &server.url(), None, SOON).await.1.unwrap();
-        server.block_until_closed();
+        let result = post_to(&client, &server.url(), None, SOON).await.1;
+        assert_eq!(result.unwrap().code, 200);
+        server.close_now();
     }
     assert_eq!((server.requests(), server.connections()), (40, 40));
 }
@@ -351,6 +360,50 @@ async fn certificates_are_checked_against_those_of_the_sink() {
         assert!(failure.retryable, "{name}");
         assert_eq!(server.requests(), 0, "{name}");
     }
+}
+
+#[tokio::test]
+async fn an_https_sink_that_offers_http_2_gets_it_all_on_one_connection() {
+    let authority = Authority::new();
+    let mut tls = ServerConfig::clone(&authority.server("localhost"));
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!(
+        "https://localhost:{}/",
+        listener.local_addr().unwrap().port()
+    );
+    let tasks = Tasks::new();
+    // One connection is accepted, never another.
+    tasks.spawn("server", async move {
+        let stream = acceptor
+            .accept(listener.accept().await.unwrap().0)
+            .await
+            .unwrap();
+        let answer = service_fn(async |request: http::Request<hyper::body::Incoming>| {
+            let second = http::Version::HTTP_2;
+            let code = if request.version() == second {
+                200
+            } else {
+                505
+            };
+            let body = request.into_body().collect().await?.to_bytes();
+            let body = http_body_util::Full::new(body);
+            let answer = http::Response::builder().status(code).body(body);
+            Ok::<_, hyper::Error>(answer.unwrap())
+        });
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
+    });
+    let (client, own) = (client(), authority.pem());
+    post_to(&client, &url, Some(&own), SOON).await.1.unwrap();
+    let many = (0..20).map(|_| post_to(&client, &url, Some(&own), SOON));
+    for (answer, result) in futures_util::future::join_all(many).await {
+        assert_eq!(result.unwrap().code, 200);
+        assert_eq!(answer.unwrap().body, "{\"n\":1}");
+    }
+    drop(client);
+    tasks.drain(SOON).await.unwrap();
 }
 
 #[tokio::test]

@@ -85,6 +85,12 @@ impl Headers {
             .find(|(found, _)| *found == name)
             .map(|(_, value)| value)
     }
+
+    /// The first value under `name`, matched exactly, as a slice that shares the buffer.
+    #[must_use]
+    pub fn get_shared(&self, name: &[u8]) -> Option<Bytes> {
+        self.get(name).map(|value| self.bytes.slice_ref(value))
+    }
 }
 
 /// Collects headers.
@@ -213,6 +219,8 @@ mod tests {
         assert_eq!(all, [(&b"a"[..], &b"1"[..]), (b"ce_id", b"x"), (b"a", b"")]);
         assert_eq!(headers.get(b"a"), Some(&b"1"[..]));
         assert_eq!(headers.get(b"b"), None);
+        assert_eq!(headers.get_shared(b"ce_id"), Some(Bytes::from("x")));
+        assert_eq!(headers.get_shared(b"b"), None);
         let shared: Vec<_> = headers.iter_shared().map(|(_, value)| value).collect();
         assert_eq!(shared, ["1", "x", ""]);
     }

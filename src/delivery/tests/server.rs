@@ -18,6 +18,8 @@ pub(super) enum Step {
     Answer(Box<str>),
     /// Send this and close at once.
     ThenClose(Box<str>),
+    /// Send this and close when told.
+    CloseLater(Box<str>),
     /// Send this, then a body without end, until the peer goes away.
     Endless(Box<str>),
     /// Send this, then a byte every 100 ms, until the peer goes away.
@@ -33,15 +35,18 @@ pub(super) enum Step {
 pub(super) struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
-    closed: Mutex<mpsc::Receiver<usize>>,
+    closed: Arc<Mutex<mpsc::Receiver<usize>>>,
+    close: mpsc::SyncSender<()>,
 }
 
 struct Shared {
     script: Mutex<VecDeque<Step>>,
     tls: Option<Arc<ServerConfig>>,
     connections: AtomicUsize,
-    requests: AtomicUsize,
+    /// Heads and bodies as they came.
+    requests: Mutex<Vec<(String, Vec<u8>)>>,
     requested: Notify,
+    close: Mutex<mpsc::Receiver<()>>,
     /// Told how many bytes were sent when a connection is closed.
     closed: mpsc::Sender<usize>,
 }
@@ -62,12 +67,14 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, closed) = mpsc::channel();
+        let (close, told) = mpsc::sync_channel(1);
         let shared = Arc::new(Shared {
             script: Mutex::new(script.into_iter().collect()),
             tls,
             connections: AtomicUsize::new(0),
-            requests: AtomicUsize::new(0),
+            requests: Mutex::default(),
             requested: Notify::new(),
+            close: Mutex::new(told),
             closed: sender,
         });
         let accepting = shared.clone();
@@ -81,7 +88,8 @@ impl Server {
         Self {
             address,
             shared,
-            closed: Mutex::new(closed),
+            closed: Arc::new(Mutex::new(closed)),
+            close,
         }
     }
 
@@ -94,7 +102,16 @@ impl Server {
     }
 
     pub(super) fn requests(&self) -> usize {
-        self.shared.requests.load(Ordering::SeqCst)
+        self.shared.requests.lock().unwrap().len()
+    }
+
+    /// Header lines, in order of the alphabet, and body of the last request.
+    pub(super) fn last_request(&self) -> (Vec<String>, Vec<u8>) {
+        let requests = self.shared.requests.lock().unwrap();
+        let (head, body) = requests.last().expect("a request has come");
+        let mut lines: Vec<_> = head.lines().filter(|line| !line.is_empty()).collect();
+        lines.sort_unstable();
+        (lines.into_iter().map(str::to_owned).collect(), body.clone())
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -106,24 +123,23 @@ impl Server {
         self.shared.requested.notified().await;
     }
 
-    /// Waits, blocking the thread, until a connection is closed; gives the bytes that were sent.
-    pub(super) fn block_until_closed(&self) -> usize {
-        let closed = self.closed.lock().unwrap();
-        closed
-            .recv_timeout(Duration::from_secs(20))
-            .expect("the connection stays open")
+    /// Has a connection closed, blocking the thread until it is.
+    pub(super) fn close_now(&self) {
+        self.close.send(()).unwrap();
+        next_closed(&self.closed);
     }
 
-    /// The same, letting the client's runtime work.
+    /// Waits until a connection is closed; gives the bytes that were sent.
     pub(super) async fn ended_after(&self) -> usize {
-        for _ in 0..2000 {
-            if let Ok(sent) = self.closed.lock().unwrap().try_recv() {
-                return sent;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the connection stays open");
+        let closed = self.closed.clone();
+        let waiting = tokio::task::spawn_blocking(move || next_closed(&closed));
+        waiting.await.unwrap()
     }
+}
+
+fn next_closed(closed: &Mutex<mpsc::Receiver<usize>>) -> usize {
+    let next = closed.lock().unwrap().recv_timeout(Duration::from_secs(20));
+    next.expect("the connection is closed")
 }
 
 impl Shared {
@@ -142,11 +158,16 @@ impl Shared {
     }
 
     fn converse(&self, stream: &mut (impl Read + Write), socket: &TcpStream, sent: &mut usize) {
-        while read_request(stream).is_ok() {
-            self.requests.fetch_add(1, Ordering::SeqCst);
+        while let Ok(request) = read_request(stream) {
+            self.requests.lock().unwrap().push(request);
             self.requested.notify_one();
             let step = self.script.lock().unwrap().pop_front();
-            if !play(step.unwrap_or(Step::Close), stream, socket, sent) {
+            let step = step.unwrap_or(Step::Close);
+            let waits = matches!(step, Step::CloseLater(_));
+            if !play(step, stream, socket, sent) {
+                if waits {
+                    let _ = self.close.lock().unwrap().recv();
+                }
                 return;
             }
         }
@@ -169,7 +190,7 @@ fn play(
     };
     match step {
         Step::Answer(text) => send(text.as_bytes()),
-        Step::ThenClose(text) => {
+        Step::ThenClose(text) | Step::CloseLater(text) => {
             send(text.as_bytes());
             false
         }
@@ -202,7 +223,7 @@ fn play(
 }
 
 /// Reads one request with a `content-length` body, or fails at the end of the connection.
-fn read_request(stream: &mut impl Read) -> io::Result<()> {
+fn read_request(stream: &mut impl Read) -> io::Result<(String, Vec<u8>)> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -210,13 +231,15 @@ fn read_request(stream: &mut impl Read) -> io::Result<()> {
         head.push(byte[0]);
         // A TLS hello on a plain port: whatever the script says is the answer to it.
         if head == [0x16] {
-            return Ok(());
+            return Ok(Default::default());
         }
     }
-    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    let head = String::from_utf8(head).unwrap();
     let length = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "))
         .map_or(0, |length| length.parse().unwrap());
-    stream.read_exact(&mut vec![0; length])
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((head, body))
 }
