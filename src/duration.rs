@@ -47,6 +47,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     if let Some(rest) = text.strip_prefix('-') {
         return Err(match parse(rest) {
             Ok(_) => DurationError::Negative,
+            Err(DurationError::Negative) => DurationError::Malformed,
             Err(error) => error,
         });
     }

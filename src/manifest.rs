@@ -22,6 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use check::{Report, Source, check};
+pub(crate) use check::{circle_message, duplicate, problem};
 pub use delivery::{DeliveryOptions, effective};
 pub use destination::{Destination, HttpUrl, RefKind, Reference, Target};
 pub use document::{
@@ -32,6 +33,7 @@ pub use graph::Loops;
 pub use read::{Parsed, parse};
 pub use secrets::{NoSecrets, ProcessSecrets, SecretRef, Secrets};
 pub use timeline::{RetryStep, retry_timeline};
+pub use yaml::MAX_BYTES as MAX_FILE_BYTES;
 
 /// Something wrong in a manifest. Shown as `file:line: field: message`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -95,10 +95,10 @@ pub fn check(files: &[Source], previous: &[Source]) -> Report {
         .collect();
     for document in &report.documents {
         let old = previous.get(&document.key);
-        if let Some(message) = old.and_then(|old| immutable_change(old, document)) {
+        if let Some((field, message)) = old.and_then(|old| immutable_change(old, document)) {
             report
                 .problems
-                .push(problem(document, document.line, "spec", message));
+                .push(problem(document, document.line, field, message));
         }
     }
     check_references(&mut report);

@@ -117,6 +117,11 @@ impl HttpUrl {
             // Addresses are shown in the status and put into dead letters. So not shown here either.
             return Err("credentials do not belong in a URL: use request headers".to_owned());
         }
+        if authority.port_to_u16().is_err() {
+            return Err(format!(
+                "invalid value {text:?}: the port must be at most 65535"
+            ));
+        }
         let uri: Uri = text
             .parse()
             .map_err(|error| format!("invalid value {text:?}: {error}"))?;
@@ -334,7 +339,7 @@ mod tests {
             ("http://a b/", "RFC 3986"),
             ("http://a/ü", "RFC 3986"),
             ("http://me:secret@a/", "credentials"),
-            ("http://a:99999/", "invalid"),
+            ("http://a:99999/", "port"),
         ] {
             let message = HttpUrl::try_new(bad).unwrap_err();
             assert!(message.contains(reason), "{bad:?}: {message}");

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::delivery::DeliveryOptions;
 use super::destination::{Destination, HttpUrl};
-use crate::channel::ResourceName;
+use crate::channel::{Ordering, ResourceName};
 use crate::clock::UnixMillis;
 
 /// A resource as one document declares it.
@@ -132,31 +132,57 @@ pub struct SinkSpec {
     pub headers: Arc<[(HeaderName, HeaderValue)]>,
 }
 
-/// Which immutable fields `new` would change in the same resource, if any.
+impl Document {
+    /// Whether `other` declares the same, wherever it stands; secrets are not compared.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.raw == other.raw && self.annotated() == other.annotated()
+    }
+
+    /// What an annotation says, beside `raw`.
+    fn annotated(&self) -> Option<Ordering> {
+        match &self.spec {
+            Spec::Subscription(spec) => spec.delivery.ordering,
+            Spec::Channel(_) | Spec::Sink(_) => None,
+        }
+    }
+}
+
+/// Which immutable fields `new` would change in the same resource, if any: the path to report,
+/// and what to say.
 #[must_use]
-pub fn immutable_change(old: &Document, new: &Document) -> Option<String> {
+pub fn immutable_change(old: &Document, new: &Document) -> Option<(&'static str, String)> {
     let changed = match (&old.spec, &new.spec) {
-        (Spec::Channel(old), Spec::Channel(new)) => [
+        (Spec::Channel(old), Spec::Channel(new)) => vec![
             ("numPartitions", old.partitions != new.partitions),
             ("replicationFactor", old.replicas != new.replicas),
             ("retentionDuration", old.retention != new.retention),
-        ]
-        .iter()
-        .filter(|(_, changed)| *changed)
-        .map(|(field, _)| *field)
-        .collect::<Vec<_>>(),
-        (Spec::Subscription(old), Spec::Subscription(new))
-            if (old.channel.kind, &old.channel.name) != (new.channel.kind, &new.channel.name) =>
-        {
-            vec!["channel"]
+        ],
+        (Spec::Subscription(before), Spec::Subscription(after)) => {
+            let named = |spec: &SubscriptionSpec| (spec.channel.kind, spec.channel.name.clone());
+            vec![
+                ("channel", named(before) != named(after)),
+                // It names the consumer group: with another one all commits would be lost.
+                ("metadata.uid", old.uid != new.uid),
+            ]
         }
         _ => Vec::new(),
     };
+    let changed: Vec<_> = changed
+        .into_iter()
+        .filter_map(|(field, changed)| changed.then_some(field))
+        .collect();
+    let path = if changed == ["metadata.uid"] {
+        "metadata.uid"
+    } else {
+        "spec"
+    };
     (!changed.is_empty()).then(|| {
         let fields = changed.join(", ");
-        format!(
+        let message = format!(
             "immutable fields changed: {fields}; the old state stays in force \
              (to change them, remove the resource first)"
-        )
+        );
+        (path, message)
     })
 }

@@ -251,7 +251,7 @@ pub(super) fn unknown(key: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
         .map(|name| (distance(&key.to_lowercase(), &name.to_lowercase()), *name))
-        .filter(|(distance, name)| *distance <= name.len().max(4) / 2)
+        .filter(|(distance, name)| *distance <= name.len().max(key.len()) / 2)
         .min_by_key(|(distance, _)| *distance);
     match nearest {
         Some((_, name)) => format!("unknown field, did you mean {name}?"),

@@ -11,7 +11,7 @@ use saphyr::Scalar;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 /// The largest text that is read, in bytes.
-pub(super) const MAX_BYTES: usize = 8 << 20;
+pub const MAX_BYTES: usize = 8 << 20;
 /// How deep collections may be nested.
 const MAX_DEPTH: usize = 64;
 /// How many values one text may hold, aliases expanded.
@@ -93,8 +93,10 @@ pub(super) fn load(text: &str) -> Result<Vec<Node>, SyntaxError> {
         match event {
             Ok((event, span)) => builder.take(event, span)?,
             Err(error) => {
+                // What is missing at the end is reported behind it: name the last line there is.
+                let lines = text.lines().count().max(1);
                 return Err(SyntaxError {
-                    line: error.marker().line(),
+                    line: error.marker().line().clamp(1, lines),
                     message: error.info().to_owned(),
                 });
             }
@@ -367,14 +369,14 @@ mod tests {
         });
         let deep = format!("a: {}", "[".repeat(100_000));
         for (text, line) in [
-            ("a: 1\nkind: [Subscription\n", 3),
-            ("a: \"open\n\n", 3),
+            ("a: 1\nkind: [Subscription\n", 2),
+            ("a: 1\nb: \"open\n\n", 2),
             ("a: 1\n b: 2\n", 2),
             ("a: *nothing\n", 1),
             ("a: !!int x\n", 1),
             ("? [a, b]\n: c\n", 1),
             ("a: &x [*x]\n", 1),
-            (bomb.as_str(), 7),
+            (bomb.as_str(), 6),
             (deep.as_str(), 1),
         ] {
             let error = load(text).unwrap_err();
