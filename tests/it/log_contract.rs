@@ -9,6 +9,13 @@
 //! log_contract_tests!(open, #[ignore = "needs a broker"]);
 //! ```
 
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "helpers of tests, not tests themselves, and not an interface"
+)]
+
+mod embedded;
 pub mod groups;
 mod member;
 pub mod members;
@@ -165,15 +172,15 @@ pub async fn append_numbers(
     answers.into_iter().map(|a| a.unwrap().offset).collect()
 }
 
-/// Reads a partition from `from` to its end.
+/// Reads a partition from `from`, or its beginning where that is later, to its end.
 pub async fn read_all(
     log: &dyn EventLog,
     partition: &TopicPartition,
     from: i64,
 ) -> Vec<StoredRecord> {
-    let high = log.watermarks(&partition.topic).await.unwrap()[partition.partition.index()].high;
-    let (mut records, mut next) = (Vec::new(), Offset(from));
-    while next < high {
+    let marks = log.watermarks(&partition.topic).await.unwrap()[partition.partition.index()];
+    let (mut records, mut next) = (Vec::new(), Offset(from).max(marks.low));
+    while next < marks.high {
         let mut more = within("a read", log.read(partition, next, 1000))
             .await
             .unwrap();
