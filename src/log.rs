@@ -6,6 +6,7 @@
 
 pub mod embedded;
 pub mod kafka;
+pub mod murmur2;
 mod record;
 
 use std::fmt;

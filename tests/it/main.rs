@@ -1,0 +1,3 @@
+//! Tests of whole things, one binary.
+
+mod log_contract;
