@@ -7,15 +7,18 @@
 
 mod admin;
 mod blocking;
+mod commits;
 mod consumer;
 mod convert;
 mod error;
 mod groups;
+mod keeper;
 mod member;
 mod poller;
 mod producer;
 mod reader;
 mod report;
+mod send;
 mod settings;
 
 use std::collections::HashMap;
@@ -26,6 +29,7 @@ use std::time::Duration;
 pub use settings::{GroupProtocol, Settings};
 
 use self::admin::Admin;
+use self::commits::Committer;
 use self::consumer::Member;
 use self::groups::{IdleGroup, Members};
 use self::poller::Pollers;
@@ -56,6 +60,7 @@ pub struct KafkaLog {
     admin: Admin,
     readers: Readers,
     members: Arc<Members>,
+    committer: Arc<Committer>,
     live: Arc<AtomicUsize>,
     /// Partitions of the topics seen so far, for sharing out the fetch memory.
     partitions: Mutex<HashMap<TopicName, u32>>,
@@ -72,7 +77,7 @@ impl KafkaLog {
         settings.check()?;
         let gate = Arc::new(FloodGate::default());
         let report = |name: &str| Reporter::new(format!("{} {name}", settings.client_id), &gate);
-        let producer = Producer::try_new(settings.producer(), report("producer"))?;
+        let producer = Producer::try_new(&settings, report("producer"))?;
         let pollers = Pollers::start(settings.poll_threads)?;
         let admin = Admin::try_new(&settings, &report("admin"), &pollers)?;
         let readers = Readers::new(
@@ -89,6 +94,7 @@ impl KafkaLog {
             gate,
             settings,
             members: Arc::default(),
+            committer: Arc::new(Committer::new()),
             live: Arc::default(),
             partitions: Mutex::default(),
         }))
@@ -220,11 +226,16 @@ impl EventLog for KafkaLog {
         if commits.is_empty() {
             return Box::pin(std::future::ready(Ok(())));
         }
-        let limit = self.settings.operation_timeout;
+        // The client is dropped, on a thread of its own, when its group was committed.
         let idle = self.idle_group(group);
-        let work = move || idle()?.commit(&commits, limit);
-        let outer = limit + Duration::from_secs(1);
-        Box::pin(blocking::within(outer, "committing", work))
+        let committer = Arc::clone(&self.committer);
+        let limit = self.settings.operation_timeout * 2;
+        Box::pin(async move {
+            let group = blocking::within(limit, "a client", idle).await?;
+            let client = Arc::clone(group.client());
+            let committed = committer.commit(move || Ok(client), commits, limit);
+            committed.await.map_err(groups::has_members)
+        })
     }
 
     fn delete_group<'a>(&'a self, group: &'a GroupId) -> LogFuture<'a, ()> {
@@ -238,7 +249,8 @@ impl EventLog for KafkaLog {
         let config = self.settings.member(spec, ahead);
         let name = format!("{} {}", self.settings.client_id, spec.group);
         let report = Reporter::new(name, &self.gate);
-        let member = Member::join(&config, spec, report, &self.pollers, &self.live)?;
+        let (pollers, live) = (&self.pollers, &self.live);
+        let member = Member::join(&config, spec, report, pollers, live, &self.committer)?;
         self.members.add(&spec.group, member.consumer());
         Ok(Box::new(member))
     }

@@ -17,7 +17,7 @@
 
 mod embedded;
 pub mod groups;
-mod member;
+pub mod member;
 pub mod members;
 pub mod records;
 pub mod topics;
@@ -246,8 +246,11 @@ macro_rules! log_contract_tests {
         #[tokio::test]
         $($attributes)*
         async fn $case() {
-            let fixture: $crate::log_contract::Fixture = $open().await;
-            fixture.run($crate::log_contract::$module::$case).await;
+            // None: the log to test is not here, as the opener has said.
+            let fixture: Option<$crate::log_contract::Fixture> = $open().await.into();
+            if let Some(fixture) = fixture {
+                fixture.run($crate::log_contract::$module::$case).await;
+            }
         }
     };
 }

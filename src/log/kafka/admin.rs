@@ -10,7 +10,7 @@ use rdkafka::admin::{
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as RawOffset, TopicPartitionList};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -30,6 +30,8 @@ use crate::log::{
 const PROPAGATION: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const PROPAGATION_PAUSE: Duration = Duration::from_millis(30);
+/// How long a leader that is not ready is given before it is asked again.
+const OFFSETS_PAUSE: Duration = Duration::from_millis(50);
 
 /// The clients for everything that is neither an append nor a group's reading.
 pub(super) struct Admin {
@@ -172,8 +174,12 @@ impl Admin {
             let (name, producer) = (topic.clone(), Arc::clone(producer));
             let known = self.ask("metadata", move |client| {
                 let ours = find(client.client(), &name, limit)?;
-                let theirs = producer.topic_partitions(&name, limit)?;
-                Ok(ours.led && theirs == Some(ours.partitions))
+                let theirs = producer.partitions_led(&name, limit)?;
+                if !ours.led || theirs != Some(ours.partitions) {
+                    return Ok(false);
+                }
+                // A leader may be named a moment before it knows.
+                offsets(client, &name, ours.partitions, RawOffset::End, limit).map(|_| true)
             });
             match known.await {
                 Ok(true) => return Ok(()),
@@ -291,6 +297,10 @@ impl Admin {
         let answer = timeout(self.limit + Duration::from_secs(1), answer).await;
         let trimmed = match answer {
             Ok(Ok(trimmed)) => trimmed,
+            // How librdkafka says that no partition has a leader.
+            Ok(Err(KafkaError::AdminOp(RDKafkaErrorCode::NoEnt))) => {
+                return Err(LogError::UnknownTopic(topic.clone()));
+            }
             Ok(Err(failure)) => return Err(error::topic_call(error::code(&failure), topic, None)),
             Err(_) => return Err(LogError::TimedOut(format!("{about}: no answer"))),
         };
@@ -396,7 +406,7 @@ fn find<C: ClientContext>(
 }
 
 /// How many partitions a topic has, if it is there and each has a leader. Blocks.
-pub(super) fn leaders_of<C: ClientContext>(
+pub(super) fn partitions_led<C: ClientContext>(
     client: &Client<C>,
     topic: &TopicName,
     limit: Duration,
@@ -409,7 +419,7 @@ pub(super) fn leaders_of<C: ClientContext>(
 }
 
 /// For each partition the offset that `what` (an end, or a time) stands for; `None` where there
-/// is none so late. One request a broker. Blocks.
+/// is none so late. One request a broker, repeated while a leader is not ready. Blocks.
 fn offsets(
     client: &BaseConsumer<Reporting>,
     topic: &TopicName,
@@ -417,20 +427,40 @@ fn offsets(
     what: RawOffset,
     limit: Duration,
 ) -> Result<Vec<Option<i64>>, LogError> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match offsets_once(client, topic, partitions, what, left) {
+            Err(LogError::Unavailable(_)) if left > OFFSETS_PAUSE => {
+                std::thread::sleep(OFFSETS_PAUSE);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn offsets_once(
+    client: &BaseConsumer<Reporting>,
+    topic: &TopicName,
+    partitions: u32,
+    what: RawOffset,
+    limit: Duration,
+) -> Result<Vec<Option<i64>>, LogError> {
+    let failed = |partition| {
+        move |failure: KafkaError| error::topic_call(error::code(&failure), topic, partition)
+    };
     let mut list = TopicPartitionList::with_capacity(partitions as usize);
     for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
         list.add_partition_offset(topic.as_str(), partition, what)
-            .map_err(|error| error::call(error::code(&error), "offsets"))?;
+            .map_err(failed(None))?;
     }
     let list = client
         .offsets_for_times(list, limit)
-        .map_err(|error| error::topic_call(error::code(&error), topic, None))?;
+        .map_err(failed(None))?;
     let mut found = vec![None; partitions as usize];
     for element in list.elements() {
         let partition = Partition(element.partition());
-        element
-            .error()
-            .map_err(|error| error::topic_call(error::code(&error), topic, Some(partition)))?;
+        element.error().map_err(failed(Some(partition)))?;
         if let (RawOffset::Offset(offset), Some(place)) =
             (element.offset(), found.get_mut(partition.index()))
         {

@@ -13,15 +13,16 @@ use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::Consumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::member::{Callbacks, Consumption, Unanswered, commit_list, poll_until_empty};
+use super::commits::Committer;
+use super::member::{Callbacks, Consumption, Unanswered, poll_until_empty};
 use super::poller::{Pollable, Pollers};
 use super::report::Reporter;
 use super::{blocking, convert, error};
@@ -40,6 +41,7 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 const FETCHES_END: Duration = Duration::from_millis(200);
 
 type Queue = PartitionQueue<Callbacks>;
+type Sources = Vec<(TopicPartition, Box<dyn Source>)>;
 
 /// A member of a group.
 pub(super) struct Member {
@@ -48,6 +50,7 @@ pub(super) struct Member {
     queues: HashMap<TopicPartition, Arc<Queue>>,
     started: HashSet<TopicPartition>,
     is_static: bool,
+    committer: Arc<Committer>,
     _live: Live,
 }
 
@@ -77,6 +80,7 @@ impl Member {
         report: Reporter,
         pollers: &Pollers,
         live: &Arc<AtomicUsize>,
+        committer: &Arc<Committer>,
     ) -> Result<Self, LogError> {
         let callbacks = Callbacks::new(spec.group.clone(), report);
         let mut consumer = Consumption::from_config_and_context(config, callbacks)
@@ -96,6 +100,7 @@ impl Member {
             queues: HashMap::new(),
             started: HashSet::new(),
             is_static: config.get("group.instance.id").is_some(),
+            committer: Arc::clone(committer),
             _live: Live(Arc::clone(live)),
         };
         let topics: Vec<_> = spec.topics.iter().map(|topic| topic.as_str()).collect();
@@ -147,7 +152,7 @@ impl Member {
     fn begin_reading(
         &mut self,
         partitions: Vec<(TopicPartition, Offset)>,
-    ) -> Result<Vec<(TopicPartition, Box<dyn Source>)>, LogError> {
+    ) -> Result<Sources, LogError> {
         // One that is read already begins anew: its reading may have ended with an error.
         let again: Vec<_> = partitions
             .iter()
@@ -159,7 +164,7 @@ impl Member {
                 .map_err(|error| self.refused(&error))?;
         }
         let mut list = TopicPartitionList::with_capacity(partitions.len());
-        let mut sources: Vec<(TopicPartition, Box<dyn Source>)> = Vec::new();
+        let mut sources = Sources::new();
         for (at, offset) in partitions {
             let queue = self.queue(&at)?;
             list.add_partition_offset(
@@ -194,10 +199,7 @@ impl Membership for Member {
         self.consumer().context().next_event()
     }
 
-    fn start(
-        &mut self,
-        partitions: Vec<(TopicPartition, Offset)>,
-    ) -> Result<Vec<(TopicPartition, Box<dyn Source>)>, LogError> {
+    fn start(&mut self, partitions: Vec<(TopicPartition, Offset)>) -> Result<Sources, LogError> {
         let begun = self.begin_reading(partitions);
         if begun.is_ok() {
             self.consumer().context().answered(Unanswered::Assigned);
@@ -219,23 +221,9 @@ impl Membership for Member {
         if commits.is_empty() {
             return Box::pin(std::future::ready(Ok(())));
         }
-        let consumer = self.consumer();
-        let list = commit_list(&commits);
-        let sent = consumer.context().expect_commit(&list).and_then(|result| {
-            consumer
-                .commit(&list, CommitMode::Async)
-                .map(|()| result)
-                .map_err(|failure| error::commit(error::code(&failure)))
-        });
-        Box::pin(async move {
-            match tokio::time::timeout(COMMIT_LIMIT, sent?).await {
-                Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err(LogError::Unavailable("the member is gone".into())),
-                Err(_) => Err(LogError::TimedOut(format!(
-                    "commit: no answer in {COMMIT_LIMIT:?}"
-                ))),
-            }
-        })
+        let consumer = Arc::clone(self.consumer());
+        let committer = Arc::clone(&self.committer);
+        Box::pin(committer.commit(move || Ok(consumer), commits, COMMIT_LIMIT))
     }
 
     fn leave(mut self: Box<Self>, stay: bool) -> LogFuture<'static, ()> {

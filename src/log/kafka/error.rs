@@ -157,9 +157,12 @@ pub(super) fn commit(code: RDKafkaErrorCode) -> LogError {
 
 /// The code inside an error, for those that carry one.
 pub(super) fn code(error: &KafkaError) -> RDKafkaErrorCode {
-    error
-        .rdkafka_error_code()
-        .unwrap_or(RDKafkaErrorCode::Unknown)
+    match error {
+        KafkaError::AdminOp(code) => *code,
+        other => other
+            .rdkafka_error_code()
+            .unwrap_or(RDKafkaErrorCode::Unknown),
+    }
 }
 
 #[cfg(test)]

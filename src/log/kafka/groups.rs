@@ -4,26 +4,17 @@
 //! needs a client of its own for the time of the call, since a client belongs to one group.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{
-    Offset as RawOffset, TopicPartitionList, TopicPartitionListElem,
-};
-use tokio::time::Instant;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::consumer::drop_alone;
-use super::member::{Consumption, commit_list, commit_result};
-use super::report::Reporter;
-use super::{blocking, convert, error};
-use crate::log::{Commit, Commits, GroupId, LogError, Offset, TopicPartition};
-
-/// How long a group's coordinator may take to appear when it is asked the first time.
-const PAUSE: Duration = Duration::from_millis(50);
+use super::member::Consumption;
+use super::report::{Reporter, Reporting};
+use super::{blocking, commits, error};
+use crate::log::{Commit, GroupId, LogError, TopicPartition};
 
 /// The members of this process by their group.
 #[derive(Debug, Default)]
@@ -44,7 +35,30 @@ impl Members {
     }
 }
 
-/// Reads the group's commits. Blocks, a few times `limit` at most.
+/// A client that belongs to a group without joining it. Its end, which blocks, is not waited for.
+pub(super) struct IdleGroup(Option<Arc<BaseConsumer<Reporting>>>);
+
+impl IdleGroup {
+    pub(super) fn try_new(config: &ClientConfig, report: Reporter) -> Result<Self, LogError> {
+        BaseConsumer::from_config_and_context(config, Reporting { report })
+            .map(|client| Self(Some(Arc::new(client))))
+            .map_err(|error| error::client(&error))
+    }
+
+    pub(super) fn client(&self) -> &Arc<BaseConsumer<Reporting>> {
+        self.0.as_ref().expect("taken only when dropped")
+    }
+}
+
+impl Drop for IdleGroup {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            blocking::detached("kafka-drop-group", move || drop_alone(client));
+        }
+    }
+}
+
+/// Reads a group's commits. Blocks for `limit` at most.
 pub(super) fn committed(
     members: &Members,
     group: &GroupId,
@@ -53,134 +67,17 @@ pub(super) fn committed(
     limit: Duration,
 ) -> Result<Vec<Option<Commit>>, LogError> {
     if let Some(member) = members.get(group) {
-        let answer = read(&*member, group, partitions, limit);
-        // The member may have been left meanwhile; then its end is ours to wait for.
-        drop(member);
-        return answer;
+        return commits::read(&member, partitions, limit);
     }
-    let client = idle()?;
-    let answer = read(&*client.0, group, partitions, limit);
-    client.end();
-    answer
+    commits::read(idle()?.client(), partitions, limit)
 }
 
-fn read<C: ConsumerContext>(
-    client: &BaseConsumer<C>,
-    group: &GroupId,
-    partitions: &[TopicPartition],
-    limit: Duration,
-) -> Result<Vec<Option<Commit>>, LogError> {
-    let about = || format!("commits of group {group}");
-    let list = client
-        .committed_offsets(convert::list(partitions), limit)
-        .map_err(|failure| error::call(error::code(&failure), about()))?;
-    partitions
-        .iter()
-        .map(|at| {
-            let found = list.find_partition(at.topic.as_str(), at.partition.0);
-            let Some(element) = found else {
-                return Ok(None);
-            };
-            element
-                .error()
-                .map_err(|failure| error::call(error::code(&failure), about()))?;
-            Ok(commit_of(&element))
-        })
-        .collect()
-}
-
-fn commit_of(element: &TopicPartitionListElem<'_>) -> Option<Commit> {
-    let RawOffset::Offset(offset) = element.offset() else {
-        return None;
-    };
-    // The crate panics on metadata that is not UTF-8, which another program may have left; to us
-    // it says nothing.
-    let metadata = catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned()));
-    Some(Commit {
-        offset: Offset(offset),
-        metadata: metadata.unwrap_or_default(),
-    })
-}
-
-/// A client that belongs to a group without joining it.
-pub(super) struct IdleGroup(Arc<BaseConsumer<Outcome>>);
-
-/// Where the result of its one commit arrives.
-pub(super) struct Outcome {
-    report: Reporter,
-    result: Mutex<Option<Result<(), LogError>>>,
-}
-
-super::report::report_as_client!(Outcome);
-
-impl ConsumerContext for Outcome {
-    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
-        let result = commit_result(&result, list);
-        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-    }
-}
-
-impl IdleGroup {
-    pub(super) fn try_new(config: &ClientConfig, report: Reporter) -> Result<Self, LogError> {
-        let outcome = Outcome {
-            report,
-            result: Mutex::new(None),
-        };
-        BaseConsumer::from_config_and_context(config, outcome)
-            .map(|client| Self(Arc::new(client)))
-            .map_err(|error| error::client(&error))
-    }
-
-    /// Commits for a group without members. Blocks for at most `limit`.
-    pub(super) fn commit(self, commits: &Commits, limit: Duration) -> Result<(), LogError> {
-        let result = self.try_commit(&commit_list(commits), limit);
-        self.end();
-        // To a stranger the broker says of a group with members that it does not know us.
-        result.map_err(|failure| match failure {
-            LogError::MembershipLost(text) => {
-                LogError::Refused(format!("the group has members: {text}"))
-            }
-            other => other,
-        })
-    }
-
-    fn try_commit(&self, list: &TopicPartitionList, limit: Duration) -> Result<(), LogError> {
-        let deadline = Instant::now() + limit;
-        self.0
-            .commit(list, CommitMode::Async)
-            .map_err(|failure| error::commit(error::code(&failure)))?;
-        while Instant::now() < deadline {
-            if let Some(Err(failure)) = self.0.poll(PAUSE) {
-                self.give_up_on(&failure)?;
-            }
-            let mut result = self
-                .0
-                .context()
-                .result
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Some(result) = result.take() {
-                return result;
-            }
+/// To a stranger the broker says of a group with members that it does not know the stranger.
+pub(super) fn has_members(failure: LogError) -> LogError {
+    match failure {
+        LogError::MembershipLost(text) => {
+            LogError::Refused(format!("the group has members: {text}"))
         }
-        Err(LogError::TimedOut(format!(
-            "commit: no answer in {limit:?}"
-        )))
-    }
-
-    /// Errors after which no result would come.
-    fn give_up_on(&self, failure: &KafkaError) -> Result<(), LogError> {
-        let code = error::code(failure);
-        match error::call(code, "commit") {
-            refused @ LogError::Refused(_) if code != RDKafkaErrorCode::InvalidArgument => {
-                Err(refused)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Drops the client where nobody waits for it.
-    fn end(self) {
-        blocking::detached("kafka-drop-group", move || drop_alone(self.0));
+        other => other,
     }
 }

@@ -11,21 +11,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset as RawOffset, TopicPartitionList};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::convert;
 use super::error;
 use super::poller::Pollable;
 use super::report::Reporter;
-use crate::log::{Commits, GroupEvent, GroupId, LogError};
+use crate::log::{GroupEvent, GroupId, LogError};
 
 /// Failures that wait to be looked at; further ones are only traced.
 const FAILURES: usize = 16;
-/// Commits whose answers are waited for at once.
-const COMMITS: usize = 64;
 
 /// The consumer of a group member.
 pub(super) type Consumption = BaseConsumer<Callbacks>;
@@ -54,15 +52,8 @@ struct Mailbox {
     events: VecDeque<GroupEvent>,
     failures: usize,
     unanswered: VecDeque<Unanswered>,
-    commits: VecDeque<PendingCommit>,
     /// What the last error said, for the event made of it.
     reason: String,
-}
-
-/// A commit on its way, known by what it commits, since its result carries nothing else.
-struct PendingCommit {
-    offsets: Vec<(String, i32, RawOffset)>,
-    answer: oneshot::Sender<Result<(), LogError>>,
 }
 
 impl fmt::Debug for Callbacks {
@@ -119,27 +110,6 @@ impl Callbacks {
     /// Whether the member is about to end.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
-    }
-
-    /// Registers a commit before it is sent.
-    ///
-    /// # Errors
-    /// [`LogError::Overloaded`] when too many wait for their result.
-    pub(super) fn expect_commit(
-        &self,
-        list: &TopicPartitionList,
-    ) -> Result<oneshot::Receiver<Result<(), LogError>>, LogError> {
-        let (answer, result) = oneshot::channel();
-        let mut mailbox = self.lock();
-        mailbox
-            .commits
-            .retain(|waiting| !waiting.answer.is_closed());
-        if mailbox.commits.len() >= COMMITS {
-            return Err(LogError::Overloaded);
-        }
-        let offsets = offsets(list);
-        mailbox.commits.push_back(PendingCommit { offsets, answer });
-        Ok(result)
     }
 
     fn push(&self, event: GroupEvent, answer: Option<Unanswered>) {
@@ -247,73 +217,6 @@ impl ConsumerContext for Callbacks {
             self.push(event, Some(Unanswered::Revoked));
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
-        self.served.store(true, Ordering::Release);
-        let offsets = offsets(list);
-        let mut mailbox = self.lock();
-        let commits = &mut mailbox.commits;
-        let Some(at) = commits
-            .iter()
-            .position(|waiting| waiting.offsets == offsets)
-        else {
-            return;
-        };
-        let pending = commits.remove(at);
-        drop(mailbox);
-        if let Some(PendingCommit { answer, .. }) = pending {
-            drop(answer.send(commit_result(&result, list)));
-        }
-    }
-}
-
-/// One partition may be refused while the call as a whole succeeds.
-pub(super) fn commit_result(
-    result: &KafkaResult<()>,
-    list: &TopicPartitionList,
-) -> Result<(), LogError> {
-    if let Err(failure) = result {
-        return Err(error::commit(error::code(failure)));
-    }
-    match list
-        .elements()
-        .iter()
-        .find_map(|element| element.error().err())
-    {
-        Some(failure) => Err(error::commit(error::code(&failure))),
-        None => Ok(()),
-    }
-}
-
-fn offsets(list: &TopicPartitionList) -> Vec<(String, i32, RawOffset)> {
-    let mut offsets: Vec<_> = list
-        .elements()
-        .iter()
-        .map(|element| {
-            (
-                element.topic().to_owned(),
-                element.partition(),
-                element.offset(),
-            )
-        })
-        .collect();
-    offsets.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    offsets
-}
-
-/// What is committed, as librdkafka's list.
-pub(super) fn commit_list(commits: &Commits) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(commits.len());
-    for (at, commit) in commits {
-        let mut element = list.add_partition(at.topic.as_str(), at.partition.0);
-        // The offset is never negative, the one thing that is refused.
-        drop(element.set_offset(convert::raw_offset(commit.offset)));
-        // Without it the broker forgets the metadata of the commit before, which is meant.
-        if !commit.metadata.is_empty() {
-            element.set_metadata(&commit.metadata);
-        }
-    }
-    list
 }
 
 impl Pollable for Consumption {

@@ -319,19 +319,30 @@ impl Settings {
             .set("topic.metadata.propagation.max.ms", "1000");
         let mut config = self.with_user(config);
         let largest = self.max_record_bytes();
+        // A topic refuses a whole batch for its size; channel topics take the largest event and
+        // 64 KiB. A single record may always be larger.
+        let batch = (u64::from(self.max_event_bytes) + 60 * 1024).min(1_000_000);
         let queue_kib = self.append_queue_bytes.max(largest * 2).div_ceil(1024);
         config
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
             .set("allow.auto.create.topics", "false")
-            .set("message.max.bytes", largest.max(1000).to_string())
+            .set("batch.size", batch.to_string())
+            .set("message.max.bytes", largest.to_string())
             .set("message.timeout.ms", millis(self.message_timeout))
             .set(
                 "queue.buffering.max.messages",
                 self.append_queue_records.max(1).to_string(),
             )
             .set("queue.buffering.max.kbytes", queue_kib.to_string());
+        config
+    }
+
+    /// The properties of the producer that sends each record in a batch of its own.
+    pub(super) fn single_producer(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("batch.num.messages", "1");
         config
     }
 
@@ -356,6 +367,10 @@ impl Settings {
     pub(super) fn idle_group(&self, group: &str) -> ClientConfig {
         let mut config = self.metadata();
         config.set("group.id", group);
+        if self.group_protocol == GroupProtocol::Classic {
+            // It has no session; this is how long it waits for the group's coordinator.
+            config.set("session.timeout.ms", "6000");
+        }
         config
     }
 
