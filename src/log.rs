@@ -6,6 +6,7 @@
 
 pub mod embedded;
 pub mod kafka;
+pub mod murmur2;
 mod record;
 
 use std::fmt;
@@ -204,6 +205,10 @@ pub enum LogError {
     /// The topic has no such partition.
     #[error("partition {0} does not exist in the log")]
     UnknownPartition(TopicPartition),
+    /// The offset read is not in the log: deleted before it was read, or not there yet. Start
+    /// the partition at another.
+    #[error("the offset to read from {0} is not in the log")]
+    OutOfRange(TopicPartition),
     /// The record is larger than the topic takes; sending it again cannot help.
     #[error("the record is larger than topic {topic} takes{detail}")]
     TooLarge {
@@ -248,6 +253,7 @@ impl LogError {
             | Self::MembershipLost(_) => true,
             Self::TooLarge { .. }
             | Self::MetadataRefused(_)
+            | Self::OutOfRange(_)
             | Self::Refused(_)
             | Self::Damaged(_) => false,
         }

@@ -1,0 +1,1 @@
+//! The embedded log's own: what the contract does not ask of every log.
