@@ -16,6 +16,7 @@
 )]
 
 mod embedded;
+mod embedded_crash;
 pub mod groups;
 mod member;
 pub mod members;

@@ -156,11 +156,6 @@ impl Writer {
         self.with_store(|store| store.write(changes))
     }
 
-    /// Writes `changes`, all or nothing; they are on disk after the next `write`.
-    fn apply(&mut self, changes: Vec<Change>) -> Result<(), LogError> {
-        self.with_store(|store| store.apply(changes))
-    }
-
     fn with_store<T>(
         &mut self,
         work: impl FnOnce(&Store) -> Result<T, WriteError>,
