@@ -17,6 +17,8 @@
 
 mod embedded;
 mod embedded_crash;
+mod embedded_disk_full;
+mod embedded_speed;
 pub mod groups;
 mod member;
 pub mod members;
