@@ -4,8 +4,13 @@
 //! producer ─HTTP─▶ ingress ─append─▶ log: channel topic ─group per subscription─▶ dispatch ─▶ delivery ─HTTP─▶ subscriber
 //! ```
 
+pub mod admin;
+pub mod app;
 pub mod channel;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod event;
 pub mod log;
 pub mod shutdown;
+pub mod telemetry;
