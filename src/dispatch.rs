@@ -1,0 +1,3 @@
+//! Dispatch.
+
+pub mod offsets;
