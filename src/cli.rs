@@ -2,6 +2,7 @@
 //! did not, 2 it was asked wrongly.
 
 mod api;
+mod check;
 mod completions;
 mod console;
 mod describe;
@@ -47,6 +48,8 @@ pub struct Cli {
 enum Command {
     /// Run the broker.
     Serve(serve::Args),
+    /// Check manifests, and show when the retries of each subscription come.
+    Check(check::Args),
     /// Send an event to a channel.
     Send(send::Args),
     /// Run a subscriber that prints what it gets.
@@ -117,6 +120,7 @@ impl Command {
     fn run(self, console: &Console) -> Result<(), CliError> {
         match self {
             Self::Serve(args) => serve::run(args, console),
+            Self::Check(args) => check::run(&args, console),
             Self::Send(args) => block_on(send::run(args, console)),
             Self::Listen(args) => block_on(listen::run(args, console)),
             Self::Get(args) => block_on(get::run(args, console)),

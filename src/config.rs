@@ -5,7 +5,6 @@
 //! the default file and the help text all come from there. Key `admin.listen` is
 //! `--admin-listen`, `LEVADA_ADMIN_LISTEN`, and `listen` under `[admin]`.
 
-mod duration;
 mod error;
 mod file;
 mod load;
@@ -18,7 +17,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(crate) use duration::parse as parse_duration;
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{Inputs, Loaded, Source, load};
 pub use options::{OPTIONS, OptionDef};
@@ -86,20 +84,12 @@ pub struct KafkaConfig {
 /// Defaults and bounds of deliveries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryConfig {
-    /// How long one attempt may take when the manifest does not say.
-    pub timeout: Duration,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
     /// The longest `Retry-After` that is obeyed when the manifest does not say.
     pub retry_after_max: Duration,
     /// A shorter delay waits in memory, a longer one in the retry topic.
     pub inline_retry_max: Duration,
-    /// Attempts at one time for each subscription when the manifest does not say.
-    pub max_in_flight: usize,
-    /// Unfinished events of a partition, after which it pauses.
-    pub max_window: usize,
-    /// How much of an answer is read, in bytes.
-    pub max_response_bytes: usize,
 }
 
 /// How much memory the parts may take, in bytes.
@@ -116,9 +106,9 @@ pub struct MemoryConfig {
 /// Names of topics and groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamesConfig {
-    /// A channel's topic: `{namespace}` and `{channel}` stand for its name.
+    /// A channel's topic, with `{namespace}` and `{name}` of the channel.
     pub channel_topic: String,
-    /// A subscription's group: `{namespace}`, `{channel}` and `{uid}`.
+    /// A subscription's group, with its `{namespace}` and `{uid}`, `{channel}`, `{subscription}`.
     pub group: String,
 }
 
@@ -159,13 +149,9 @@ impl Default for IngressConfig {
 impl Default for DeliveryConfig {
     fn default() -> Self {
         Self {
-            timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             retry_after_max: Duration::from_secs(600),
             inline_retry_max: Duration::from_secs(1),
-            max_in_flight: 100,
-            max_window: 10_000,
-            max_response_bytes: MIB,
         }
     }
 }
@@ -173,7 +159,7 @@ impl Default for DeliveryConfig {
 impl Default for MemoryConfig {
     fn default() -> Self {
         Self {
-            in_flight_bytes: 64 * MIB,
+            in_flight_bytes: 256 * MIB,
             fetch_bytes: 64 * MIB,
             parked_index_bytes: 128 * MIB,
         }
@@ -183,7 +169,7 @@ impl Default for MemoryConfig {
 impl Default for NamesConfig {
     fn default() -> Self {
         Self {
-            channel_topic: "knative-messaging-kafka.{namespace}.{channel}".into(),
+            channel_topic: "knative-messaging-kafka.{namespace}.{name}".into(),
             group: "kafka.{namespace}.{channel}.{uid}".into(),
         }
     }
@@ -211,13 +197,7 @@ impl Config {
             problems.push(error.to_string());
         }
         problems.extend(self.zeroes());
-        let topic = (&self.names.channel_topic, &["namespace", "channel"][..]);
-        let group = (&self.names.group, &["namespace", "channel", "uid"][..]);
-        for (key, (template, fields)) in [("names.channel-topic", topic), ("names.group", group)] {
-            if let Some(problem) = template_problem(template, fields) {
-                problems.push(format!("{key}: {problem}"));
-            }
-        }
+        problems.extend(self.names.problems());
         problems
     }
 
@@ -226,15 +206,12 @@ impl Config {
         let counts = [
             ("max-event-bytes", self.ingress.max_event_bytes),
             ("max-connections", self.ingress.max_connections),
-            ("delivery.max-in-flight", self.delivery.max_in_flight),
-            ("delivery.max-window", self.delivery.max_window),
             ("memory.in-flight-bytes", self.memory.in_flight_bytes),
             ("memory.fetch-bytes", self.memory.fetch_bytes),
             ("parked-index-bytes", self.memory.parked_index_bytes),
         ];
         let times = [
             ("append-timeout", self.ingress.append_timeout),
-            ("delivery.timeout", self.delivery.timeout),
             ("delivery.connect-timeout", self.delivery.connect_timeout),
         ];
         let counts = counts.iter().filter(|(_, n)| *n == 0).map(|(key, _)| key);
@@ -249,29 +226,43 @@ impl Config {
     }
 }
 
-/// Why `template` cannot name things: every field must stand in it, and nothing else in braces.
-fn template_problem(template: &str, fields: &[&str]) -> Option<String> {
-    let missing = fields
+impl NamesConfig {
+    fn problems(&self) -> Vec<String> {
+        let topic = template_problem(
+            &self.channel_topic,
+            &["namespace", "name"],
+            &["namespace", "name"],
+        );
+        let group = template_problem(
+            &self.group,
+            &["uid"],
+            &["namespace", "channel", "subscription", "uid"],
+        );
+        let topic = topic.map(|problem| format!("names.channel-topic: {problem}"));
+        let group = group.map(|problem| format!("names.group: {problem}"));
+        topic.into_iter().chain(group).collect()
+    }
+}
+
+/// Why `template` cannot name things: a field is missing, or there is more than it may have.
+fn template_problem(template: &str, needed: &[&str], known: &[&str]) -> Option<String> {
+    let place = |field: &&str| format!("{{{field}}}");
+    if let Some(missing) = needed
         .iter()
-        .find(|field| !template.contains(&format!("{{{field}}}")));
-    if let Some(field) = missing {
+        .find(|field| !template.contains(&place(field)))
+    {
         return Some(format!(
-            "{{{field}}} is missing from {template:?}; without it different resources would share a name"
+            "{{{missing}}} is missing from {template:?}; different resources would share a name"
         ));
     }
-    let bare = fields.iter().fold(template.to_owned(), |text, field| {
-        text.replace(&format!("{{{field}}}"), "")
+    let bare = known.iter().fold(template.to_owned(), |text, field| {
+        text.replace(&place(field), "")
     });
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (!bare.chars().all(legal)).then(|| {
-        format!(
-            "{template:?} has more than letters, digits, '.', '_', '-' and {}",
-            fields
-                .iter()
-                .map(|f| format!("{{{f}}}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        )
+        let known: Vec<_> = known.iter().map(place).collect();
+        let known = known.join(" ");
+        format!("{template:?} may have a-z A-Z 0-9 . _ - and {known}, nothing else")
     })
 }
 

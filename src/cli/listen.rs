@@ -15,6 +15,7 @@ pub(crate) use subscriber::{Delivery, MAX_WAITING, serve};
 use super::signals::Signals;
 use super::{CliError, Console, Tone};
 use crate::clock::Clock;
+use crate::duration;
 use crate::shutdown::Tasks;
 use script::{Answers, parse_answers, parse_by_type};
 
@@ -41,7 +42,7 @@ pub(super) struct Args {
     #[arg(long = "fail-type", value_name = "TYPE=CODE,...", value_parser = parse_by_type)]
     fail_types: Vec<(String, Answers)>,
     /// Wait so long before each answer.
-    #[arg(long, value_name = "DURATION", default_value = "PT0S", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "PT0S", value_parser = duration::parse)]
     delay: Duration,
     /// Reply to what is taken with an event of this type and the same data.
     #[arg(long, value_name = "TYPE")]
@@ -52,10 +53,6 @@ pub(super) struct Args {
     /// Show all attributes, headers and the data.
     #[arg(long, short)]
     verbose: bool,
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    crate::config::parse_duration(text)
 }
 
 pub(super) async fn run(args: Args, console: &Console) -> Result<(), CliError> {

@@ -135,9 +135,6 @@ options! {
     /// --kafka-properties NAME=VALUE, several times; as a variable: one NAME=VALUE a line.
     "kafka.properties" "NAME=VALUE" => kafka.properties;
 
-    /// How long one attempt may take when the subscription does not say.
-    "delivery.timeout" "DURATION" => delivery.timeout;
-
     /// How long a connection to a subscriber may take to be made.
     "delivery.connect-timeout" "DURATION" => delivery.connect_timeout;
 
@@ -147,26 +144,17 @@ options! {
     /// Delays shorter than this are waited for in memory; longer ones in the retry topic.
     "delivery.inline-retry-max" "DURATION" => delivery.inline_retry_max;
 
-    /// Attempts at one time for each subscription that does not say.
-    "delivery.max-in-flight" "COUNT" => delivery.max_in_flight;
-
-    /// Unfinished events of one partition, after which it pauses until some are finished.
-    "delivery.max-window" "COUNT" => delivery.max_window;
-
-    /// How much of a subscriber's answer is read, in bytes.
-    "delivery.max-response-bytes" "BYTES" => delivery.max_response_bytes;
-
     /// Bytes of events that are being delivered, over all subscriptions.
     "memory.in-flight-bytes" "BYTES" => memory.in_flight_bytes;
 
     /// Bytes of events that were fetched ahead, over all subscriptions.
     "memory.fetch-bytes" "BYTES" => memory.fetch_bytes;
 
-    /// Topic of a channel. {namespace} and {channel} stand for its name.
+    /// Topic of a channel; {namespace} and {name} are the channel's.
     "names.channel-topic" "TEMPLATE" => names.channel_topic;
 
-    /// Consumer group of a subscription. {namespace} and {channel} stand for the channel's name,
-    /// {uid} for the subscription's uid.
+    /// Consumer group of a subscription; {namespace}, {subscription} and {uid} are its own,
+    /// {channel} is the name of its channel.
     "names.group" "TEMPLATE" => names.group;
 
     /// Where health, metrics and the API are served.

@@ -112,10 +112,7 @@ fn what_is_wrong_is_told_with_file_line_and_what_would_be_right() {
             "listen = 8080",
             "F:1: listen: expected text in quotes, not a number",
         ),
-        (
-            "drain-timeout = '20'",
-            "F:1: drain-timeout: \"20\" is not an ISO 8601 duration",
-        ),
+        ("drain-timeout = '20'", "F:1: drain-timeout: \"20\": "),
         (
             "max-event-bytes = -1",
             "F:1: max-event-bytes: -1 is less than zero",
@@ -168,12 +165,12 @@ fn options_that_do_not_fit_together_are_refused() {
             "names.group: {uid} is missing",
         ),
         (
-            "[names]\nchannel-topic = '{namespace}/{channel}'",
-            "has more than letters",
+            "[names]\nchannel-topic = '{namespace}/{name}'",
+            "nothing else",
         ),
         (
-            "[names]\nchannel-topic = '{namespace}.{channel}.{uid}'",
-            "has more than letters",
+            "[names]\nchannel-topic = '{namespace}.{name}.{uid}'",
+            "nothing else",
         ),
     ] {
         let said = complaint(text);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::duration;
+use crate::duration;
 
 /// A value as it is written, before its option makes sense of it.
 ///
@@ -105,14 +105,16 @@ fn count(text: &str) -> Option<usize> {
 impl Value for Duration {
     fn take(&mut self, raw: Raw) -> Result<(), String> {
         *self = match raw {
-            Raw::Text(text) => duration::parse(&text)?,
+            Raw::Text(text) => {
+                duration::parse(&text).map_err(|error| format!("{text:?}: {error}"))?
+            }
             raw => return Err(raw.unlike("an ISO 8601 duration in quotes, such as \"PT20S\"")),
         };
         Ok(())
     }
 
     fn show(&self) -> Raw {
-        Raw::Text(duration::format(*self))
+        Raw::Text(duration::iso(*self))
     }
 }
 
