@@ -1,6 +1,7 @@
 //! Joins the parts.
 
 use std::future::Future;
+use std::net::SocketAddr;
 
 use crate::config::Config;
 
@@ -26,6 +27,18 @@ impl App {
     #[expect(clippy::unused_async, reason = "the parts start asynchronously")]
     pub async fn build(_config: Config) -> Result<Self, StartError> {
         Err(StartError("not there yet".into()))
+    }
+
+    /// Where producers post.
+    #[must_use]
+    pub fn ingress_address(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// Where the admin port listens.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        None
     }
 
     /// Runs until `shutdown` resolves, then drains.

@@ -11,6 +11,7 @@ mod flags;
 mod get;
 mod http;
 mod listen;
+mod quickstart;
 mod send;
 mod serve;
 mod signals;
@@ -35,6 +36,7 @@ pub use console::{Console, Tone};
 )]
 #[command(after_help = "\
 Try it:
+  levada quickstart                          see it work
   levada listen                              a subscriber on http://127.0.0.1:9000
   levada serve --manifests ./manifests       the broker, without Kafka
   levada send --channel orders --data '{}'   an event
@@ -48,6 +50,8 @@ pub struct Cli {
 enum Command {
     /// Run the broker.
     Serve(serve::Args),
+    /// See it work: a broker, a subscriber and some events, told as it happens.
+    Quickstart(quickstart::Args),
     /// Check manifests, and show when the retries of each subscription come.
     Check(check::Args),
     /// Send an event to a channel.
@@ -120,6 +124,7 @@ impl Command {
     fn run(self, console: &Console) -> Result<(), CliError> {
         match self {
             Self::Serve(args) => serve::run(args, console),
+            Self::Quickstart(args) => serve::runtime(0)?.block_on(quickstart::run(args, console)),
             Self::Check(args) => check::run(&args, console),
             Self::Send(args) => block_on(send::run(args, console)),
             Self::Listen(args) => block_on(listen::run(args, console)),

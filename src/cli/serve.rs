@@ -66,7 +66,8 @@ fn load(file: Option<PathBuf>, flags: OptionFlags) -> Result<Loaded, CliError> {
     .map_err(|errors| CliError::Usage(errors.to_string()))
 }
 
-fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, CliError> {
+/// A runtime with `threads` threads; 0: one a core.
+pub(super) fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, CliError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if threads > 0 {
         builder.worker_threads(threads);
