@@ -4,14 +4,19 @@
 //! producer ─HTTP─▶ ingress ─append─▶ log: channel topic ─group per subscription─▶ dispatch ─▶ delivery ─HTTP─▶ subscriber
 //! ```
 
+pub mod admin;
+pub mod app;
 pub mod channel;
+pub mod cli;
 pub mod clock;
-pub mod duration;
+pub mod config;
 pub mod delivery;
 pub mod dispatch;
+pub mod duration;
 pub mod event;
 pub mod ingress;
 pub mod log;
 pub mod manifest;
 pub mod registry;
 pub mod shutdown;
+pub mod telemetry;

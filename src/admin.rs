@@ -1,0 +1,127 @@
+//! The admin port: health, metrics and the resources with their status.
+//!
+//! The port is meant for the machine itself. Beyond loopback it needs a token or an explicit
+//! choice, and in any case it answers only to names it knows (`guard`), so that a web page cannot
+//! reach it through the browser of someone who may.
+
+mod answer;
+mod guard;
+mod routes;
+mod server;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use prometheus::Registry;
+use serde::Serialize;
+use serde_json::Value;
+
+pub use server::{ServeError, serve};
+
+use crate::config::Secret;
+
+/// Where and to whom the admin port answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What requests have to carry; empty: nothing.
+    pub token: Secret,
+    /// Whether it may listen beyond loopback without a token.
+    pub open: bool,
+    /// Names it answers to besides `localhost` and IP addresses.
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            token: Secret::default(),
+            open: false,
+            allowed_hosts: Vec::new(),
+        }
+    }
+}
+
+/// The admin port would be reachable from other machines by anyone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "admin.listen {0} can be reached from other machines by anyone: set a token \
+     (LEVADA_ADMIN_TOKEN), or allow it with --admin-open"
+)]
+pub struct Exposed(pub SocketAddr);
+
+impl Settings {
+    /// Checks that `address` may be listened on.
+    ///
+    /// # Errors
+    /// [`Exposed`] beyond loopback with neither a token nor `open`.
+    pub fn check(&self, address: SocketAddr) -> Result<(), Exposed> {
+        if address.ip().is_loopback() || self.open || !self.token.is_empty() {
+            Ok(())
+        } else {
+            Err(Exposed(address))
+        }
+    }
+}
+
+/// One of the things that `/readyz` rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReadinessCheck {
+    /// What is checked, such as `log`.
+    pub name: String,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// How it is, in words.
+    pub message: String,
+}
+
+/// What the admin port shows. Called for each request; must be brief.
+///
+/// A resource is an object as Kubernetes shapes it: `apiVersion`, `kind`, `metadata` (`name`,
+/// `namespace`, `uid`, `generation`), `spec`, `status`.
+pub trait AdminView: Send + Sync {
+    /// The channels, by namespace and name.
+    fn channels(&self) -> Vec<Value>;
+
+    /// The subscriptions, by namespace and name.
+    fn subscriptions(&self) -> Vec<Value>;
+
+    /// What is wrong with the manifests: `file`, `line`, `field`, `message`.
+    fn problems(&self) -> Vec<Value>;
+
+    /// Whether the node can serve: every check, also those that pass.
+    fn readiness(&self) -> Vec<ReadinessCheck>;
+}
+
+/// What the admin port needs to answer.
+#[derive(Clone)]
+pub struct AdminState {
+    view: Arc<dyn AdminView>,
+    registry: Registry,
+    settings: Settings,
+}
+
+impl std::fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminState")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AdminState {
+    /// What `view` shows and `registry` counts, to whom `settings` allow.
+    #[must_use]
+    pub fn new(view: Arc<dyn AdminView>, registry: Registry, settings: Settings) -> Self {
+        Self {
+            view,
+            registry,
+            settings,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Asks the admin port.
+
+use bytes::Bytes;
+use clap::ValueEnum;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request, StatusCode, Uri};
+use http_body_util::Full;
+use serde_json::Value;
+
+use super::http::{HttpClient, join, parse_url};
+use super::{CliError, Console};
+
+const HINT: &str = "start Levada with `levada serve`, or say with --admin where its admin port is";
+
+/// Where the admin port is, and how to show what it says.
+#[derive(Debug, clap::Args)]
+pub(super) struct AdminArgs {
+    /// Address of the admin port.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LEVADA_ADMIN_URL",
+        default_value = "http://127.0.0.1:8081",
+        value_parser = parse_url
+    )]
+    admin: Uri,
+    /// Token of the admin port, if it has one.
+    #[arg(long, env = "LEVADA_ADMIN_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// A table for people, or JSON for machines.
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub(super) output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    Table,
+    Json,
+}
+
+impl AdminArgs {
+    /// What stands at `path`.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, CliError> {
+        let uri = join(&self.admin, path)?;
+        let mut request = Request::get(uri);
+        if let Some(token) = self.token.as_deref().filter(|token| !token.is_empty()) {
+            let value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
+                CliError::Usage("the token has characters that no header can".into())
+            })?;
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request
+            .body(Full::<Bytes>::default())
+            .map_err(|error| CliError::Usage(error.to_string()))?;
+        let answer = HttpClient::new()?.send(request, HINT).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            let said = "the admin port wants its token: set --token or LEVADA_ADMIN_TOKEN";
+            return Err(CliError::Failed(said.into()));
+        }
+        if !answer.status.is_success() {
+            return Err(CliError::Failed(answer.explanation()));
+        }
+        serde_json::from_slice(&answer.body).map_err(|_| {
+            let said = format!("{} does not answer as Levada's admin port does", self.admin);
+            CliError::Failed(said)
+        })
+    }
+}
+
+/// Writes `value` as JSON over several lines.
+pub(super) fn write_json(console: &Console, value: &Value) -> Result<(), CliError> {
+    console.line(format_args!("{value:#}"))
+}
+
+/// Text at a JSON pointer; a number as it is written; nothing if it is not there.
+pub(super) fn text(value: &Value, pointer: &str) -> String {
+    match value.pointer(pointer) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::Bool(value)) => value.to_string(),
+        Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => String::new(),
+    }
+}
+
+/// The conditions of a resource.
+pub(super) fn conditions(resource: &Value) -> &[Value] {
+    resource
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
+}
+
+/// The condition that sums the others up.
+pub(super) fn ready(resource: &Value) -> Option<&Value> {
+    conditions(resource)
+        .iter()
+        .find(|condition| condition["type"] == "Ready")
+}
