@@ -1,0 +1,20 @@
+//! The whole broker: the real program, real sockets, a scripted subscriber, both logs.
+//!
+//! Tests named `kafka` need `KAFKA_BOOTSTRAP_SERVERS`; `tests/run` provides it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "real time on plain threads: no clock of Tokio's is paused here"
+)]
+
+mod dead_letters;
+mod delivery_vectors;
+mod end_to_end;
+mod foreign_records;
+mod harness;
+mod kafka_outage;
+mod manifests;
+mod metrics;
+mod process;
+mod restart;
