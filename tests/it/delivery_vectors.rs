@@ -23,8 +23,8 @@ use case::{
 
 /// How many channels are in use at a time.
 const WAVE: usize = 35;
-/// The longest that the events of a wave may take; the slowest case waits about ten seconds.
-const LIMIT: Duration = Duration::from_secs(40);
+/// The longest that the events of a wave may take; the slowest case waits some seconds.
+const LIMIT: Duration = Duration::from_secs(25);
 /// How long nothing may come before a wave is taken to be over.
 const QUIET: Duration = Duration::from_millis(800);
 
