@@ -1,4 +1,22 @@
-//! Tests of whole things, one binary.
+//! The whole broker: the real program, real sockets, a scripted subscriber, both logs.
+//!
+//! Tests named `kafka` need `KAFKA_BOOTSTRAP_SERVERS`; `tests/run` provides it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "real time on plain threads: no clock of Tokio's is paused here"
+)]
+
+mod dead_letters;
+mod delivery_vectors;
+mod end_to_end;
+mod foreign_records;
+mod harness;
 mod kafka_log;
+mod kafka_outage;
 mod log_contract;
+mod manifests;
+mod metrics;
+mod process;
+mod restart;

@@ -1,0 +1,64 @@
+//! What stands in the way of a start, and how that is said.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::harness::event::Event;
+use crate::harness::{Log, World, channel, eventually, tail, wait_for_exit};
+
+/// Starts `levada` where it cannot run; returns what it said.
+fn refusal(world: &World, more: &[&str]) -> String {
+    let (mut child, output) = world.spawn(more);
+    let status = wait_for_exit(&mut child, &output);
+    let said = tail(&output);
+    assert_eq!(status.code(), Some(1), "{said}");
+    said
+}
+
+#[test]
+fn a_data_directory_belongs_to_one_process() {
+    let world = World::new(Log::Embedded);
+    let first = world.start();
+    let said = refusal(&world, &[]);
+    let directory = world.path("data");
+    assert!(said.contains(directory.to_str().unwrap()), "{said}");
+    assert_eq!(first.get("/healthz").status(), 200, "the first one goes on");
+    first.kill();
+    world.start();
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    for option in ["--listen", "--admin-listen"] {
+        let world = World::new(Log::Embedded);
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let said = refusal(&world, &[option, &address]);
+        assert!(said.contains(&address), "{option}: {said}");
+    }
+}
+
+#[test]
+fn without_its_log_it_starts_and_says_that_it_is_not_ready() {
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap();
+    let servers = unused.local_addr().unwrap().to_string();
+    drop(unused);
+    let world = World::new(Log::Kafka(servers));
+    world.write("orders.yaml", &channel("orders", 1));
+    let broker = world.launch(&[]);
+    assert_eq!(broker.get("/healthz").status(), 200);
+    assert_eq!(broker.get("/readyz").status(), 503);
+    eventually("the manifests are read", Duration::from_secs(5), || {
+        !broker.channels().is_empty()
+    });
+    let started = Instant::now();
+    let answer = broker.post("orders", &Event::new("e"));
+    assert_eq!(answer.status(), 500, "{}", answer.text());
+    assert!(
+        started.elapsed() < Duration::from_secs(11),
+        "{:?}",
+        started.elapsed()
+    );
+    let status = broker.terminate();
+    assert!(status.success(), "{status}");
+}
