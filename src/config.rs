@@ -22,8 +22,9 @@ pub use load::{Inputs, Loaded, Source, load};
 pub use options::{OPTIONS, OptionDef};
 pub use print::{default_file, in_force};
 pub(crate) use value::take_name;
-pub use value::{GroupProtocol, Raw, Role, Roles, Secret, Value};
+pub use value::{Raw, Role, Roles, Secret, Value};
 
+use crate::log::kafka::GroupProtocol;
 use crate::{admin, telemetry};
 
 /// Everything that can be configured.

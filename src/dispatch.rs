@@ -1,3 +1,61 @@
-//! Dispatch.
+//! Dispatch: a consumer group per subscription, and what becomes of its events.
+//!
+//! The [`Supervisor`] follows the registry and runs one member per subscription, each in a task of
+//! its own, so that one that fails or waits costs the others nothing.
 
+mod budget;
+mod dead_letter;
+mod dispatcher;
+mod engine;
+mod lane;
+mod member;
+mod metrics;
 pub mod offsets;
+mod prepare;
+mod progress;
+mod rate;
+mod start;
+mod supervisor;
+mod timers;
+mod tools;
+
+use std::time::Duration;
+
+pub use member::SubscriptionState;
+pub use metrics::DispatchMetrics;
+pub(crate) use progress::Progress;
+pub use supervisor::{Duties, Supervisor};
+pub use tools::Tools;
+
+/// How dispatch behaves on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Time between two commits of a subscription while something changes.
+    pub commit_interval: Duration,
+    /// How long attempts in flight may go on when a partition is given up.
+    pub revocation_timeout: Duration,
+    /// How long attempts in flight may go on when the process stops.
+    pub drain_timeout: Duration,
+    /// How long leaving a group may take.
+    pub leave_timeout: Duration,
+    /// Whether static members keep their place in the group when the process stops.
+    pub stay_in_group: bool,
+    /// Bytes of events that one subscription holds in memory.
+    pub max_subscription_bytes: usize,
+    /// Bytes of events that all subscriptions hold in memory.
+    pub max_total_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            commit_interval: Duration::from_millis(100),
+            revocation_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(20),
+            leave_timeout: Duration::from_secs(5),
+            stay_in_group: true,
+            max_subscription_bytes: 32 << 20,
+            max_total_bytes: 256 << 20,
+        }
+    }
+}

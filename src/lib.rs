@@ -19,4 +19,6 @@ pub mod log;
 pub mod manifest;
 pub mod registry;
 pub mod shutdown;
+pub mod status;
 pub mod telemetry;
+pub mod topics;

@@ -30,7 +30,7 @@ pub use resolve::{Declared, resolve};
 
 use crate::channel::{Channel, DeliverySpec, ResourceName, Subscription};
 use crate::clock::UnixMillis;
-use crate::manifest::Problem;
+use crate::manifest::{DeliveryOptions, Problem};
 use crate::shutdown::Tasks;
 
 /// Everything that is in force at one time.
@@ -103,9 +103,22 @@ pub enum Reason {
     DeadLetterSinkResolveFailed,
 }
 
+impl Reason {
+    /// The name that conditions show.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ChannelReferenceFailed => "ChannelReferenceFailed",
+            Self::SubscriberResolveFailed => "SubscriberResolveFailed",
+            Self::ReplyResolveFailed => "ReplyResolveFailed",
+            Self::DeadLetterSinkResolveFailed => "DeadLetterSinkResolveFailed",
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        f.write_str(self.name())
     }
 }
 
@@ -123,13 +136,15 @@ pub struct Manifest {
 }
 
 /// What to read, and how to name things in the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// Files, and directories whose `*.yaml`, `*.yml` and `*.json` are read (not those in
     /// directories inside, and none that begins with a dot).
     pub paths: Vec<PathBuf>,
     /// The names of topics and groups.
     pub templates: Templates,
+    /// What holds where neither a subscription nor its channel says anything.
+    pub defaults: DeliveryOptions,
 }
 
 /// Publishes what is in force. Cheap to clone.

@@ -79,6 +79,12 @@ impl Tasks {
         self.stop.cancel();
     }
 
+    /// Whether no task of this group runs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tracker.is_empty()
+    }
+
     /// Resolves when a task of this group, or of a group inside it, panicked.
     pub async fn failure(&self) {
         self.failed.cancelled().await;

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::duration;
+use crate::log::kafka::GroupProtocol;
 
 /// A value as it is written, before its option makes sense of it.
 ///
@@ -306,16 +307,6 @@ pub(crate) fn take_name<T: Copy>(
             Err(format!("{text:?} is not one of {}", all.join(", ")))
         }
     }
-}
-
-/// The rebalance protocol of consumer groups.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GroupProtocol {
-    /// Cooperative-sticky with static members; every supported Kafka has it.
-    #[default]
-    Classic,
-    /// KIP-848 with dynamic members; Kafka 4.0 and later.
-    Consumer,
 }
 
 const PROTOCOLS: [(&str, GroupProtocol); 2] = [

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Problem;
-use super::delivery::effective;
+use super::delivery::{DeliveryOptions, effective};
 use super::destination::{Destination, RefKind, Target};
 use super::document::{Document, ResourceKey, ResourceType, Spec, immutable_change};
 use super::graph::{Loops, show};
@@ -54,7 +54,11 @@ impl Report {
             .filter_map(|document| match &document.spec {
                 Spec::Subscription(spec) => Some((
                     document.key.name.clone(),
-                    effective(&spec.delivery, channel(&spec.channel.name)),
+                    effective(
+                        &spec.delivery,
+                        channel(&spec.channel.name),
+                        &DeliveryOptions::default(),
+                    ),
                 )),
                 Spec::Channel(_) | Spec::Sink(_) => None,
             })

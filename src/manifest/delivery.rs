@@ -90,10 +90,17 @@ impl DeliveryOptions {
 }
 
 /// How a subscription delivers: its own options over its channel's, field by field, over the
-/// defaults.
+/// node's `defaults`.
 #[must_use]
-pub fn effective(own: &DeliveryOptions, channel: Option<&DeliveryOptions>) -> DeliverySpec {
-    let options = own.clone().or(channel.cloned().unwrap_or_default());
+pub fn effective(
+    own: &DeliveryOptions,
+    channel: Option<&DeliveryOptions>,
+    defaults: &DeliveryOptions,
+) -> DeliverySpec {
+    let options = own
+        .clone()
+        .or(channel.cloned().unwrap_or_default())
+        .or(defaults.clone());
     DeliverySpec {
         retry: options.retry.unwrap_or(0),
         backoff: Backoff {

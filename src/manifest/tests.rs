@@ -143,7 +143,7 @@ fn our_own_fields_are_read() {
           backoffMax: PT1M, retryWindow: PT1H, retryStatusCodes: [429, '500-599', '404'], \
           deadLetterTopic: false, rateLimit: 10, format: json, backoffPolicy: linear}",
     ));
-    let delivery = effective(&spec.delivery, None);
+    let delivery = effective(&spec.delivery, None, &DeliveryOptions::default());
     assert_eq!(delivery.retry, 3);
     assert_eq!(delivery.ordering, Ordering::None);
     assert_eq!((delivery.max_in_flight, delivery.max_window), (7, 99));
@@ -216,7 +216,7 @@ fn what_is_explicit_wins_over_the_preset_and_that_over_the_channel() {
         ..DeliveryOptions::default()
     };
     let spec = subscription(&levada("{preset: notification, retry: 2}"));
-    let delivery = effective(&spec.delivery, Some(&channel));
+    let delivery = effective(&spec.delivery, Some(&channel), &DeliveryOptions::default());
     assert_eq!(delivery.retry, 2);
     assert_eq!(delivery.backoff.jitter, 0.5);
     assert_eq!(delivery.timeout.as_secs(), 7);
@@ -242,7 +242,12 @@ fn the_order_annotation_is_followed_below_the_field() {
         .ordering
     };
     assert_eq!(
-        effective(&subscription(&levada("{}")).delivery, None).ordering,
+        effective(
+            &subscription(&levada("{}")).delivery,
+            None,
+            &DeliveryOptions::default()
+        )
+        .ordering,
         Ordering::Key
     );
     assert_eq!(with("ordered", "{}"), Ordering::Partition);

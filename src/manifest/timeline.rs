@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn the_notification_preset_fits_its_half_hour() {
         let options = DeliveryOptions::notification();
-        let steps = retry_timeline(&effective(&options, None));
+        let steps = retry_timeline(&effective(&options, None, &DeliveryOptions::default()));
         assert_eq!(steps.len(), 9);
         assert_eq!(steps[8].latest, Duration::from_secs(1785));
         assert_eq!(steps[1].earliest, Duration::from_secs_f64(3.5));

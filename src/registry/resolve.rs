@@ -11,8 +11,8 @@ use crate::channel::{Channel, HttpSink, ResourceName, Sink, Subscription};
 use crate::clock::UnixMillis;
 use crate::log::{GroupId, TopicName};
 use crate::manifest::{
-    ChannelSpec, Destination, Document, HttpUrl, Loops, Problem, RefKind, Reference, SinkSpec,
-    Spec, SubscriptionSpec, Target, effective,
+    ChannelSpec, DeliveryOptions, Destination, Document, HttpUrl, Loops, Problem, RefKind,
+    Reference, SinkSpec, Spec, SubscriptionSpec, Target, effective,
 };
 
 /// A resource in force, as it was declared.
@@ -29,8 +29,12 @@ pub struct Declared {
 /// Follows the references of all `declared` resources, each declared once. Where two cannot both
 /// be had (the same topic or group, a circle of channels) the one that comes first is served.
 #[must_use]
-pub fn resolve(declared: &[Declared], templates: &Templates) -> Snapshot {
-    let mut resolver = Resolver::new(templates);
+pub fn resolve(
+    declared: &[Declared],
+    templates: &Templates,
+    defaults: &DeliveryOptions,
+) -> Snapshot {
+    let mut resolver = Resolver::new(templates, defaults);
     for resource in declared {
         match &resource.document.spec {
             Spec::Channel(spec) => resolver.add_channel(resource, spec),
@@ -55,6 +59,7 @@ pub fn resolve(declared: &[Declared], templates: &Templates) -> Snapshot {
 
 struct Resolver<'d> {
     templates: &'d Templates,
+    defaults: &'d DeliveryOptions,
     snapshot: Snapshot,
     sinks: BTreeMap<ResourceName, &'d SinkSpec>,
     specs: BTreeMap<ResourceName, &'d ChannelSpec>,
@@ -83,9 +88,10 @@ impl Failure {
 }
 
 impl<'d> Resolver<'d> {
-    fn new(templates: &'d Templates) -> Self {
+    fn new(templates: &'d Templates, defaults: &'d DeliveryOptions) -> Self {
         Self {
             templates,
+            defaults,
             snapshot: Snapshot::default(),
             sinks: BTreeMap::new(),
             specs: BTreeMap::new(),
@@ -198,7 +204,7 @@ impl<'d> Resolver<'d> {
             channel: spec.channel.name.clone(),
             uid,
             generation: resource.generation,
-            delivery: effective(&spec.delivery, inherited),
+            delivery: effective(&spec.delivery, inherited, self.defaults),
             resolution,
             manifest: manifest(resource),
         };
@@ -238,7 +244,7 @@ impl<'d> Resolver<'d> {
             .map(|destination| self.sink(destination, &[]))
             .transpose()
             .map_err(Failure::missing(Reason::DeadLetterSinkResolveFailed))?;
-        let delivery = effective(&spec.delivery, inherited);
+        let delivery = effective(&spec.delivery, inherited, self.defaults);
         let (retry_topic, dead_letter_topic) = self.topics_of(document, &channel.topic)?;
         let group = self.group_of(document, &channel.name, uid)?;
         self.guard_circles(document, spec, &subscriber, dead_letter.as_ref())?;

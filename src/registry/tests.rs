@@ -48,7 +48,11 @@ struct Table(State);
 impl Table {
     fn apply(&mut self, reads: Vec<Read>) -> Snapshot {
         let mut problems = self.0.apply(reads, UnixMillis(7));
-        let mut snapshot = resolve(&self.0.declared(), &Templates::default());
+        let mut snapshot = resolve(
+            &self.0.declared(),
+            &Templates::default(),
+            &DeliveryOptions::default(),
+        );
         problems.append(&mut snapshot.problems);
         snapshot.problems = problems;
         snapshot
@@ -265,7 +269,7 @@ fn names_that_templates_make_are_checked() {
     let channel = "y".repeat(63);
     let text =
         channel_text(&channel, "{}") + &subscription_text(&"z".repeat(63), &channel, SUBSCRIBER);
-    let snapshot = resolve(&declared(&text), &templates);
+    let snapshot = resolve(&declared(&text), &templates, &DeliveryOptions::default());
     assert_eq!(snapshot.channels.len(), 1);
     assert!(
         shown(&snapshot)[0].contains("249"),
@@ -277,7 +281,11 @@ fn names_that_templates_make_are_checked() {
         &format!("{}{{namespace}}{{name}}", "x".repeat(240)),
         "{uid}",
     );
-    let snapshot = resolve(&declared(&text), &templates.unwrap());
+    let snapshot = resolve(
+        &declared(&text),
+        &templates.unwrap(),
+        &DeliveryOptions::default(),
+    );
     assert_eq!(snapshot.channels.len(), 0);
     assert!(shown(&snapshot)[0].starts_with("a.yaml:2: metadata.name: topic name"));
 }

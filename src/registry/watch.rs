@@ -143,7 +143,11 @@ impl Watcher {
         let (reads, secrets) = listing.read();
         self.secrets = secrets;
         let mut problems = self.state.apply(reads, self.clock.now());
-        let mut snapshot = resolve(&self.state.declared(), &self.settings.templates);
+        let mut snapshot = resolve(
+            &self.state.declared(),
+            &self.settings.templates,
+            &self.settings.defaults,
+        );
         problems.append(&mut snapshot.problems);
         problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         snapshot.problems = problems;

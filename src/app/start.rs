@@ -1,0 +1,238 @@
+//! From the configuration to the parts: their settings, the log, the data directory.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use crate::admin::ServeError;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::log::embedded::{self, EmbeddedLog};
+use crate::log::kafka::{self, GroupProtocol, KafkaLog};
+use crate::log::{EventLog, LogError};
+use crate::manifest::DeliveryOptions;
+use crate::registry::{TemplateError, Templates};
+use crate::{delivery, dispatch, ingress, registry};
+
+/// A node cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(
+        "{option} {address} cannot be listened on: {source}; stop what holds it, or choose another port"
+    )]
+    Listen {
+        /// The option's name.
+        option: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The data directory belongs to a running process.
+    #[error(
+        "the data directory {} is in use by another process: stop that one, or choose another directory with --data-dir",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    /// The data directory cannot be used.
+    #[error("{} in the data directory cannot be used: {source}", path.display())]
+    DataDir {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The embedded log cannot be opened.
+    #[error(transparent)]
+    Embedded(#[from] embedded::OpenError),
+    /// Kafka's settings are refused.
+    #[error("the Kafka settings are refused: {0}")]
+    Kafka(LogError),
+    /// The admin port is refused.
+    #[error(transparent)]
+    Admin(#[from] ServeError),
+    /// A template for names is refused.
+    #[error(transparent)]
+    Names(#[from] TemplateError),
+    /// A metric is there twice.
+    #[error("the metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+pub(super) async fn bind(
+    option: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen {
+            option,
+            address,
+            source,
+        })
+}
+
+/// This node's place on disk and its name.
+#[derive(Debug)]
+pub(super) struct Node {
+    dir: PathBuf,
+    /// Stable over restarts: static members are known by it.
+    id: String,
+    /// Held while the process lives; the system frees it however the process ends.
+    _lock: File,
+}
+
+impl Node {
+    /// Makes or takes the data directory.
+    pub(super) fn open(dir: &Path) -> Result<Self, StartError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StartError::DataDir { path, source }
+        };
+        fs::create_dir_all(dir).map_err(failed(dir))?;
+        let path = dir.join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let lock = lock.map_err(failed(&path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StartError::InUse(dir.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(failed(&path)(source)),
+        }
+        let path = dir.join("node-id");
+        let id = match fs::read_to_string(&path) {
+            Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+            Ok(_) => new_id(&path).map_err(failed(&path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                new_id(&path).map_err(failed(&path))?
+            }
+            Err(error) => return Err(failed(&path)(error)),
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            id,
+            _lock: lock,
+        })
+    }
+
+    /// Writes the addresses in force to `addresses.json`, for whoever started this process with
+    /// port 0.
+    pub(super) fn tell(
+        &self,
+        ingress: Option<SocketAddr>,
+        admin: Option<SocketAddr>,
+    ) -> Result<(), StartError> {
+        let path = self.dir.join("addresses.json");
+        let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+        let json = serde_json::json!({ "ingress": text(ingress), "admin": text(admin) });
+        replace(&path, &format!("{json}\n")).map_err(|source| StartError::DataDir { path, source })
+    }
+}
+
+fn new_id(path: &Path) -> io::Result<String> {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    replace(path, &format!("{id}\n"))?;
+    Ok(id)
+}
+
+/// Nobody ever reads half of it.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let part = path.with_extension("part");
+    fs::write(&part, text)?;
+    fs::rename(&part, path)
+}
+
+pub(super) fn open_log(config: &Config, clock: &Clock) -> Result<Arc<dyn EventLog>, StartError> {
+    if config.bootstrap_servers.is_empty() {
+        let dir = config.data_dir.join("log");
+        let settings = embedded::Settings {
+            dir,
+            ..embedded::Settings::default()
+        };
+        Ok(EmbeddedLog::open(settings, clock.clone())?)
+    } else {
+        let defaults = kafka::Settings::default();
+        let settings = kafka::Settings {
+            bootstrap_servers: config.bootstrap_servers.join(","),
+            properties: config.kafka.properties.clone(),
+            group_protocol: config.kafka.group_protocol,
+            max_event_bytes: max_event_bytes(config),
+            fetch_memory: config.memory.fetch_bytes as u64,
+            ..defaults
+        };
+        Ok(KafkaLog::connect(settings).map_err(StartError::Kafka)?)
+    }
+}
+
+/// The name static members go by; dynamic ones have none.
+pub(super) fn instance(config: &Config, node: &Node) -> Option<String> {
+    match config.kafka.group_protocol {
+        GroupProtocol::Classic => Some(format!("levada-{}", node.id)),
+        GroupProtocol::Consumer => None,
+    }
+}
+
+pub(super) fn max_event_bytes(config: &Config) -> u32 {
+    u32::try_from(config.ingress.max_event_bytes).unwrap_or(u32::MAX)
+}
+
+pub(super) fn registry_settings(config: &Config) -> Result<registry::Settings, StartError> {
+    Ok(registry::Settings {
+        paths: config.manifests.clone(),
+        templates: Templates::try_new(&config.names.channel_topic, &config.names.group)?,
+        defaults: DeliveryOptions {
+            retry_after_max: Some(config.delivery.retry_after_max),
+            ..DeliveryOptions::default()
+        },
+    })
+}
+
+pub(super) fn ingress_settings(config: &Config) -> ingress::Settings {
+    let defaults = ingress::Settings::default();
+    ingress::Settings {
+        max_event_bytes: config.ingress.max_event_bytes,
+        max_batch_bytes: defaults.max_batch_bytes.max(config.ingress.max_event_bytes),
+        max_connections: config.ingress.max_connections,
+        append_timeout: config.ingress.append_timeout,
+        ..defaults
+    }
+}
+
+pub(super) fn delivery_settings(config: &Config) -> delivery::Settings {
+    delivery::Settings {
+        connect_timeout: config.delivery.connect_timeout,
+        ..delivery::Settings::default()
+    }
+}
+
+pub(super) fn dispatch_settings(config: &Config) -> dispatch::Settings {
+    dispatch::Settings {
+        drain_timeout: config.drain_timeout,
+        stay_in_group: !config.leave,
+        max_total_bytes: config.memory.in_flight_bytes,
+        ..dispatch::Settings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_its_name_and_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Node::open(dir.path()).unwrap();
+        assert!(matches!(Node::open(dir.path()), Err(StartError::InUse(_))));
+        let id = first.id.clone();
+        drop(first);
+        assert_eq!(Node::open(dir.path()).unwrap().id, id);
+    }
+}

@@ -1,0 +1,562 @@
+//! The engine against a simulated world: random outcomes, delays, crashes, in every ordering.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use rand::RngExt;
+
+use super::*;
+use crate::channel::{
+    Backoff, BackoffPolicy, DeliverySpec, Format, HttpSink, Ordering, ResourceName, RetryCodes,
+};
+use crate::delivery::Reason;
+use crate::dispatch::DispatchMetrics;
+use crate::log::{GroupId, Headers, TopicName};
+
+fn topic(name: &str) -> TopicName {
+    TopicName::try_new(name).unwrap()
+}
+
+fn http(url: &str) -> Sink {
+    let headers = Arc::from([]);
+    Sink::Http(HttpSink {
+        url: url.into(),
+        uri: url.parse().unwrap(),
+        headers,
+        ca_certs: None,
+    })
+}
+
+fn subscription(ordering: Ordering, retry: u32) -> Subscription {
+    Subscription {
+        name: ResourceName::try_new("ns", "sub").unwrap(),
+        uid: "ns.sub".into(),
+        generation: 1,
+        channel: ResourceName::try_new("ns", "ch").unwrap(),
+        topic: topic("ch"),
+        retry_topic: topic("ch.sub.retry"),
+        dead_letter_topic: topic("ch.sub.dead-letter"),
+        group: GroupId("g".into()),
+        subscriber: http("http://subscriber.test/"),
+        reply: None,
+        dead_letter: None,
+        delivery: DeliverySpec {
+            retry,
+            backoff: Backoff {
+                policy: BackoffPolicy::Linear,
+                delay: Duration::from_millis(100),
+                max: None,
+                jitter: 0.0,
+            },
+            retry_window: None,
+            timeout: Duration::from_secs(30),
+            retry_after_max: Duration::from_secs(600),
+            retry_codes: RetryCodes::Standard,
+            format: Format::Binary,
+            ordering,
+            max_in_flight: 4,
+            max_window: 16,
+            dead_letter_topic: true,
+            rate_limit: None,
+        },
+    }
+}
+
+fn engine(subscription: &Subscription) -> Engine {
+    let metrics = DispatchMetrics::register(&prometheus::Registry::new()).unwrap();
+    let metrics = metrics.subscription(&subscription.name);
+    let budget = Budget::new(1 << 20);
+    Engine::new(
+        Arc::new(subscription.clone()),
+        Settings::default(),
+        metrics,
+        budget,
+        7,
+    )
+}
+
+fn at() -> TopicPartition {
+    TopicPartition {
+        topic: topic("ch"),
+        partition: Partition(0),
+    }
+}
+
+fn stored(offset: i64, key: Option<&str>) -> StoredRecord {
+    let mut headers = Headers::builder(5, 64);
+    headers.push(b"ce_specversion", b"1.0");
+    headers.push(b"ce_id", offset.to_string().as_bytes());
+    headers.push(b"ce_type", b"t");
+    headers.push(b"ce_source", b"/s");
+    if let Some(key) = key {
+        headers.push(b"ce_partitionkey", key.as_bytes());
+    }
+    let key = key.map(|key| Bytes::copy_from_slice(key.as_bytes()));
+    let record = Record {
+        key,
+        value: None,
+        headers: headers.finish(),
+    };
+    StoredRecord {
+        offset: Offset(offset),
+        time: UnixMillis(0),
+        record,
+    }
+}
+
+fn ok() -> Result<Success, Failure> {
+    Ok(Success {
+        code: 200,
+        reply: None,
+    })
+}
+
+fn failure(retryable: bool) -> Result<Success, Failure> {
+    Err(Failure {
+        retryable,
+        ..Failure::without_answer(Reason::ConnectionReset, "test")
+    })
+}
+
+/// A clock whose two faces move together.
+#[derive(Clone, Copy)]
+struct Time {
+    began: Instant,
+    ms: u64,
+}
+
+impl Time {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            ms: 0,
+        }
+    }
+
+    fn now(&self) -> Now {
+        let ms = i64::try_from(self.ms).unwrap();
+        Now {
+            wall: UnixMillis(ms),
+            mono: self.began + Duration::from_millis(self.ms),
+        }
+    }
+
+    fn advance_to(&mut self, due: Instant) {
+        let ms = due.saturating_duration_since(self.began).as_millis();
+        self.ms = self.ms.max(u64::try_from(ms).unwrap());
+    }
+}
+
+fn id_of(work: &AttemptWork) -> i64 {
+    work.event.attribute("id").unwrap().parse().unwrap()
+}
+
+fn attempt(engine: &mut Engine, time: &Time) -> Option<AttemptWork> {
+    engine.next_work(time.now()).map(|work| match work {
+        Work::Attempt(work) => work,
+        Work::Keep { .. } => panic!("nothing is to be kept: {work:?}"),
+    })
+}
+
+#[test]
+fn with_keys_only_events_of_the_failing_key_wait() {
+    let subscription = subscription(Ordering::Key, 3);
+    let (mut engine, mut time) = (engine(&subscription), Time::new());
+    let slot = engine.open(at(), Offset(0), None);
+    for (offset, key) in [Some("a"), Some("a"), Some("b"), None]
+        .into_iter()
+        .enumerate()
+    {
+        engine.record(
+            slot,
+            stored(i64::try_from(offset).unwrap(), key),
+            time.now(),
+        );
+    }
+    let begun: Vec<_> = std::iter::from_fn(|| attempt(&mut engine, &time)).collect();
+    assert_eq!(
+        begun.iter().map(id_of).collect::<Vec<_>>(),
+        [0, 2, 3],
+        "1 waits behind 0"
+    );
+    engine.attempted(begun[0].id, failure(true), time.now());
+    engine.attempted(begun[1].id, ok(), time.now());
+    engine.attempted(begun[2].id, ok(), time.now());
+    assert!(
+        attempt(&mut engine, &time).is_none(),
+        "0 waits for its retry, 1 behind it"
+    );
+    time.advance_to(engine.next_due().unwrap());
+    let again = attempt(&mut engine, &time).unwrap();
+    assert_eq!(id_of(&again), 0);
+    engine.attempted(again.id, ok(), time.now());
+    let next = attempt(&mut engine, &time).unwrap();
+    assert_eq!(id_of(&next), 1);
+    engine.attempted(next.id, ok(), time.now());
+    let commits = engine.commits(&[slot]);
+    assert_eq!(
+        commits[0].1,
+        Commit {
+            offset: Offset(4),
+            metadata: String::new()
+        }
+    );
+}
+
+#[test]
+fn a_new_owner_goes_on_where_the_last_commit_says() {
+    let subscription = subscription(Ordering::None, 2);
+    let (mut first, mut time) = (engine(&subscription), Time::new());
+    let slot = first.open(at(), Offset(0), None);
+    for offset in 0..3 {
+        first.record(slot, stored(offset, None), time.now());
+    }
+    let begun: Vec<_> = std::iter::from_fn(|| attempt(&mut first, &time)).collect();
+    first.attempted(begun[0].id, failure(true), time.now());
+    first.attempted(begun[2].id, ok(), time.now());
+    let commit = first.commits(&[slot]).remove(0).1;
+    assert_eq!(commit.offset, Offset(0));
+
+    let mut second = engine(&subscription);
+    let slot = second.open(at(), Offset(0), Some(commit));
+    for offset in 0..3 {
+        second.record(slot, stored(offset, None), time.now());
+    }
+    let begun = attempt(&mut second, &time).unwrap();
+    assert_eq!(id_of(&begun), 1, "0 is not due yet, 2 is finished");
+    assert!(attempt(&mut second, &time).is_none());
+    second.attempted(begun.id, ok(), time.now());
+    // One of three attempts was made before: two are left.
+    for last in [false, true] {
+        time.advance_to(second.next_due().unwrap());
+        let again = attempt(&mut second, &time).unwrap();
+        assert_eq!(id_of(&again), 0);
+        second.attempted(again.id, failure(true), time.now());
+        assert_eq!(second.next_due().is_none(), last);
+    }
+    assert!(matches!(
+        second.next_work(time.now()),
+        Some(Work::Keep { .. })
+    ));
+}
+
+#[test]
+fn a_dead_letter_says_what_failed_and_frees_the_offset_only_when_it_is_stored() {
+    let subscription = subscription(Ordering::Partition, 0);
+    let (mut engine, mut time) = (engine(&subscription), Time::new());
+    let slot = engine.open(at(), Offset(5), None);
+    engine.record(slot, stored(5, None), time.now());
+    let work = attempt(&mut engine, &time).unwrap();
+    let answer = Failure {
+        code: Some(503),
+        body: Bytes::from_static(b"no"),
+        ..Failure::without_answer(Reason::Http(503), "busy")
+    };
+    engine.attempted(work.id, Err(answer), time.now());
+    let Some(Work::Keep {
+        id,
+        record,
+        partition,
+    }) = engine.next_work(time.now())
+    else {
+        panic!("the event is to be kept");
+    };
+    assert_eq!(partition, Partition(0));
+    let header = |name: &str| {
+        String::from_utf8(record.headers.get(name.as_bytes()).unwrap_or(b"-").to_vec()).unwrap()
+    };
+    assert_eq!(header("ce_knativeerrordest"), "http://subscriber.test/");
+    assert_eq!(header("ce_knativeerrorcode"), "503");
+    assert_eq!(header("ce_knativeerrordata"), "bm8=");
+    assert_eq!(header("levada-origin-offset"), "5");
+    assert_eq!(header("levada-attempts"), "1");
+    engine.commits(&[slot]);
+    engine.kept(id, Err(LogError::Unavailable("down".into())), time.now());
+    assert!(
+        engine
+            .commits(&[slot])
+            .iter()
+            .all(|(_, commit)| commit.offset == Offset(5))
+    );
+    time.advance_to(engine.next_due().unwrap());
+    let Some(Work::Keep { id, .. }) = engine.next_work(time.now()) else {
+        panic!("it is tried again");
+    };
+    engine.kept(id, Ok(()), time.now());
+    assert_eq!(engine.commits(&[slot])[0].1.offset, Offset(6));
+}
+
+#[test]
+fn a_closing_partition_begins_nothing_and_keeps_what_was_attempted() {
+    let subscription = subscription(Ordering::None, 5);
+    let (mut engine, time) = (engine(&subscription), Time::new());
+    let slot = engine.open(at(), Offset(0), None);
+    for offset in 0..8 {
+        engine.record(slot, stored(offset, None), time.now());
+    }
+    let begun: Vec<_> = std::iter::from_fn(|| attempt(&mut engine, &time)).collect();
+    engine.attempted(begun[0].id, failure(true), time.now());
+    engine.close(slot);
+    assert!(engine.next_work(time.now()).is_none());
+    assert!(!engine.is_quiet(slot));
+    engine.attempted(begun[1].id, ok(), time.now());
+    engine.attempted(begun[2].id, failure(true), time.now());
+    engine.attempted(begun[3].id, ok(), time.now());
+    assert!(engine.is_quiet(slot));
+    let commit = engine.commits(&[slot]).remove(0).1;
+    let metadata = Metadata::decode(commit.offset, &commit.metadata);
+    assert_eq!(commit.offset, Offset(0));
+    let waiting: Vec<_> = metadata
+        .waiting
+        .iter()
+        .map(|w| (w.offset.0, w.attempts_made))
+        .collect();
+    assert_eq!(waiting, [(0, 1), (2, 1)]);
+    engine.drop_slot(slot);
+    assert_eq!(engine.bytes, 0);
+    assert!(engine.messages.is_empty());
+}
+
+#[test]
+fn what_returns_late_to_a_partition_that_was_given_up_means_nothing() {
+    let subscription = subscription(Ordering::Key, 5);
+    let (mut engine, time) = (engine(&subscription), Time::new());
+    let before = engine.open(at(), Offset(0), None);
+    engine.record(before, stored(0, Some("k")), time.now());
+    engine.record(before, stored(1, Some("k")), time.now());
+    let late = attempt(&mut engine, &time).unwrap();
+    engine.drop_slot(before);
+    let after = engine.open(at(), Offset(0), None);
+    engine.record(after, stored(0, Some("k")), time.now());
+    engine.attempted(late.id, ok(), time.now());
+    let again = attempt(&mut engine, &time).unwrap();
+    assert_eq!(id_of(&again), 0);
+    assert_eq!(engine.commits(&[after])[0].1.offset, Offset(0));
+    engine.attempted(again.id, ok(), time.now());
+    assert_eq!(engine.commits(&[after])[0].1.offset, Offset(1));
+    assert!(engine.messages.is_empty());
+}
+
+#[test]
+fn a_full_window_takes_nothing_until_its_first_event_is_finished() {
+    let mut subscription = subscription(Ordering::None, 5);
+    subscription.delivery.max_window = 3;
+    let (mut engine, time) = (engine(&subscription), Time::new());
+    let slot = engine.open(at(), Offset(0), None);
+    for offset in 0..3 {
+        assert!(engine.credit(slot) > 0);
+        engine.record(slot, stored(offset, None), time.now());
+    }
+    assert_eq!(engine.credit(slot), 0);
+    assert!(engine.window_is_full(slot));
+    let work = attempt(&mut engine, &time).unwrap();
+    engine.attempted(work.id, ok(), time.now());
+    assert_eq!(engine.credit(slot), 1);
+}
+
+/// The world around an engine: a log, attempts that are made, a commit that is stored.
+struct World {
+    subscription: Subscription,
+    keys: Vec<Option<u8>>,
+    rng: SmallRng,
+    time: Time,
+    /// What is committed, as the log has it.
+    commit: Option<Commit>,
+    delivered: BTreeMap<i64, usize>,
+    kept: BTreeSet<i64>,
+    attempts: BTreeMap<i64, u32>,
+    /// Attempts that a crash may have made the engine forget.
+    forgotten: BTreeMap<i64, u32>,
+    since_commit: BTreeMap<i64, u32>,
+    finished: HashSet<i64>,
+    /// Ends in the order they came, by lane.
+    ends: BTreeMap<Option<u8>, Vec<i64>>,
+}
+
+impl World {
+    fn end(&mut self, id: i64) {
+        if self.finished.insert(id) {
+            let key = match self.subscription.delivery.ordering {
+                Ordering::Key => self.keys[usize::try_from(id).unwrap()],
+                Ordering::Partition | Ordering::None => None,
+            };
+            self.ends.entry(key).or_default().push(id);
+        }
+    }
+
+    fn stored(&self, offset: i64) -> StoredRecord {
+        let key = self.keys[usize::try_from(offset).unwrap()].map(|key| key.to_string());
+        stored(offset, key.as_deref())
+    }
+
+    /// One life of an engine, which ends with a crash or with everything finished.
+    fn live(&mut self, crash: bool) {
+        let count = i64::try_from(self.keys.len()).unwrap();
+        let mut engine = engine(&self.subscription);
+        let start = self
+            .commit
+            .as_ref()
+            .map_or(Offset(0), |commit| commit.offset);
+        let slot = engine.open(at(), start, self.commit.clone());
+        let mut next = start.0;
+        let mut working: Vec<Work> = Vec::new();
+        for step in 0.. {
+            assert!(step < 100_000, "no end in sight");
+            if crash && self.rng.random_ratio(1, 40) {
+                break;
+            }
+            if next < count && engine.credit(slot) > 0 && self.rng.random() {
+                engine.record(slot, self.stored(next), self.time.now());
+                next += 1;
+            }
+            if self.rng.random()
+                && let Some(work) = engine.next_work(self.time.now())
+            {
+                assert!(working.len() < self.subscription.delivery.max_in_flight);
+                self.begin(&work);
+                working.push(work);
+            }
+            if !working.is_empty() && self.rng.random() {
+                let one = self.rng.random_range(0..working.len());
+                let work = working.swap_remove(one);
+                self.result(&mut engine, work);
+            }
+            if self.rng.random_ratio(1, 5) {
+                self.store_commit(&mut engine, slot);
+            }
+            if working.is_empty()
+                && let Some(due) = engine.next_due()
+            {
+                self.time.advance_to(due);
+            }
+            let all = i64::try_from(self.finished.len()).unwrap() == count;
+            if all && working.is_empty() && engine.messages.is_empty() && next == count {
+                self.store_commit(&mut engine, slot);
+                assert_eq!(self.commit.as_ref().unwrap().offset, Offset(count));
+                assert_eq!(engine.bytes, 0);
+                return;
+            }
+        }
+        for (id, made) in std::mem::take(&mut self.since_commit) {
+            *self.forgotten.entry(id).or_default() += made;
+        }
+        // An attempt that was under way was made as well, and nobody knows of it.
+        for work in working {
+            if let Work::Attempt(work) = work {
+                *self.forgotten.entry(id_of(&work)).or_default() += 1;
+            }
+        }
+    }
+
+    fn begin(&mut self, work: &Work) {
+        if let Work::Attempt(work) = work {
+            *self.attempts.entry(id_of(work)).or_default() += 1;
+        }
+    }
+
+    fn result(&mut self, engine: &mut Engine, work: Work) {
+        let now = self.time.now();
+        match work {
+            Work::Attempt(work) => {
+                let id = id_of(&work);
+                *self.since_commit.entry(id).or_default() += 1;
+                let result = match self.rng.random_range(0..10) {
+                    0..=4 => ok(),
+                    5..=8 => failure(true),
+                    _ => failure(false),
+                };
+                if result.is_ok() {
+                    *self.delivered.entry(id).or_default() += 1;
+                    self.end(id);
+                }
+                engine.attempted(work.id, result, now);
+            }
+            Work::Keep { id, record, .. } => {
+                let stored = self.rng.random_ratio(3, 4);
+                if stored {
+                    let event: i64 = std::str::from_utf8(record.headers.get(b"ce_id").unwrap())
+                        .unwrap()
+                        .parse()
+                        .unwrap();
+                    self.kept.insert(event);
+                    self.end(event);
+                }
+                let result = if stored {
+                    Ok(())
+                } else {
+                    Err(LogError::Overloaded)
+                };
+                engine.kept(id, result, now);
+            }
+        }
+    }
+
+    fn store_commit(&mut self, engine: &mut Engine, slot: SlotId) {
+        for (_, commit) in engine.commits(&[slot]) {
+            for offset in 0..commit.offset.0 {
+                assert!(
+                    self.finished.contains(&offset),
+                    "{offset} is committed and not finished"
+                );
+            }
+            assert!(commit.metadata.len() <= METADATA_LIMIT);
+            self.commit = Some(commit);
+            self.since_commit.clear();
+        }
+    }
+
+    fn check(&self) {
+        for id in 0..i64::try_from(self.keys.len()).unwrap() {
+            let delivered = self.delivered.get(&id).copied().unwrap_or(0);
+            assert!(delivered > 0 || self.kept.contains(&id), "{id} is nowhere");
+            let allowed = self.subscription.delivery.retry
+                + 1
+                + self.forgotten.get(&id).copied().unwrap_or(0);
+            let made = self.attempts[&id];
+            assert!(made <= allowed, "{id}: {made} attempts, {allowed} allowed");
+        }
+        let ordered = |ids: &Vec<i64>| ids.is_sorted();
+        match self.subscription.delivery.ordering {
+            Ordering::Partition => assert!(self.ends.values().all(ordered)),
+            Ordering::Key => {
+                let keyed = |(key, _): &(&Option<u8>, &Vec<i64>)| key.is_some();
+                assert!(self.ends.iter().filter(keyed).all(|(_, ids)| ordered(ids)));
+            }
+            Ordering::None => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_reordered_or_tried_too_often(
+        keys in prop::collection::vec(prop::option::weighted(0.7, 0u8..4), 1..40),
+        ordering in prop::sample::select(vec![Ordering::Key, Ordering::Partition, Ordering::None]),
+        retry in 0u32..4,
+        crashes in 0usize..4,
+        seed: u64,
+    ) {
+        let mut world = World {
+            subscription: subscription(ordering, retry),
+            keys,
+            rng: SmallRng::seed_from_u64(seed),
+            time: Time::new(),
+            commit: None,
+            delivered: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            attempts: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
+            since_commit: BTreeMap::new(),
+            finished: HashSet::new(),
+            ends: BTreeMap::new(),
+        };
+        for _ in 0..crashes {
+            world.live(true);
+        }
+        world.live(false);
+        world.check();
+    }
+}

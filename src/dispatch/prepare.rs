@@ -1,0 +1,109 @@
+//! What has to be there before a subscription may read: its topics, and a fixed start.
+
+use std::time::Duration;
+
+use super::start::is_new;
+use crate::channel::Subscription;
+use crate::log::{
+    Commit, EventLog, LogError, Partition, Segments, TopicDescription, TopicPartition, TopicSpec,
+};
+
+/// How long dead letters are kept.
+const DEAD_LETTER_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// All partitions of the subscription's channel topic.
+pub(crate) fn partitions(
+    subscription: &Subscription,
+    topic: &TopicDescription,
+) -> Vec<TopicPartition> {
+    let count = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+    (0..count)
+        .map(|partition| TopicPartition {
+            topic: subscription.topic.clone(),
+            partition: Partition(partition),
+        })
+        .collect()
+}
+
+/// Fixes where a new subscription starts, then makes its retry and dead-letter topics.
+///
+/// In this order, because the retry topic says that the start is fixed: a crash in between leaves
+/// commits and no retry topic, and the next try changes nothing of them.
+pub(crate) async fn prepare(
+    log: &dyn EventLog,
+    subscription: &Subscription,
+    topic: &TopicDescription,
+    side_record_bytes: u32,
+) -> Result<(), LogError> {
+    if log
+        .describe_topic(&subscription.retry_topic)
+        .await?
+        .is_none()
+    {
+        fix_start(log, subscription, topic).await?;
+    }
+    let side = |name: &crate::log::TopicName, retention, segments| TopicSpec {
+        name: name.clone(),
+        partitions: topic.partitions,
+        replicas: topic.replicas,
+        retention,
+        max_record_bytes: side_record_bytes,
+        segments,
+    };
+    let dead_letters = side(
+        &subscription.dead_letter_topic,
+        Some(DEAD_LETTER_RETENTION),
+        None,
+    );
+    log.create_topic(&dead_letters).await?;
+    // Trimming alone frees no disk: only whole segments are deleted.
+    let segments = Segments {
+        bytes: 32 << 20,
+        age: Duration::from_secs(3600),
+    };
+    log.create_topic(&side(&subscription.retry_topic, None, Some(segments)))
+        .await?;
+    Ok(())
+}
+
+async fn fix_start(
+    log: &dyn EventLog,
+    subscription: &Subscription,
+    topic: &TopicDescription,
+) -> Result<(), LogError> {
+    let partitions = partitions(subscription, topic);
+    let commits = log.committed(&subscription.group, &partitions).await?;
+    if !is_new(&commits) {
+        return Ok(());
+    }
+    let marks = log.watermarks(&subscription.topic).await?;
+    let ends = partitions
+        .into_iter()
+        .zip(marks)
+        .map(|(at, marks)| {
+            (
+                at,
+                Commit {
+                    offset: marks.high,
+                    metadata: String::new(),
+                },
+            )
+        })
+        .collect();
+    match log.commit_idle(&subscription.group, ends).await {
+        // The group has members: another node fixed the start and is at work already.
+        Err(LogError::Refused(_) | LogError::MembershipLost(_)) => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether every partition has a commit: from then on no later event can be missed.
+pub(crate) async fn is_fixed(
+    log: &dyn EventLog,
+    subscription: &Subscription,
+    topic: &TopicDescription,
+) -> Result<bool, LogError> {
+    let partitions = partitions(subscription, topic);
+    let commits = log.committed(&subscription.group, &partitions).await?;
+    Ok(commits.iter().all(Option::is_some))
+}

@@ -1,0 +1,75 @@
+//! Messages that wait for a time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use tokio::time::Instant;
+
+/// Ids by due time; equal times come out in the order they went in.
+#[derive(Debug)]
+pub(crate) struct Timers<Id> {
+    heap: BinaryHeap<Reverse<(Instant, u64, Id)>>,
+    sequence: u64,
+}
+
+impl<Id: Ord + Copy> Default for Timers<Id> {
+    fn default() -> Self {
+        Self {
+            heap: BinaryHeap::new(),
+            sequence: 0,
+        }
+    }
+}
+
+impl<Id: Ord + Copy> Timers<Id> {
+    /// Has `id` come out at `due`.
+    pub(crate) fn add(&mut self, due: Instant, id: Id) {
+        self.sequence += 1;
+        self.heap.push(Reverse((due, self.sequence, id)));
+    }
+
+    /// The next id that is due at `now`.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Id> {
+        let Reverse((due, _, id)) = self.heap.peek()?;
+        let (due, id) = (*due, *id);
+        (due <= now).then(|| {
+            self.heap.pop();
+            id
+        })
+    }
+
+    /// When the next one is due.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse((due, ..))| *due)
+    }
+
+    /// Keeps only what `keep` says.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(Id) -> bool) {
+        self.heap.retain(|Reverse((_, _, id))| keep(*id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_comes_out_by_time_then_by_entry() {
+        let now = Instant::now();
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut timers = Timers::default();
+        timers.add(at(20), 1);
+        timers.add(at(10), 2);
+        timers.add(at(10), 3);
+        timers.add(at(30), 4);
+        assert_eq!(timers.next(), Some(at(10)));
+        assert_eq!(timers.pop(at(9)), None);
+        assert_eq!(timers.pop(at(20)), Some(2));
+        assert_eq!(timers.pop(at(20)), Some(3));
+        timers.retain(|id| id != 1);
+        assert_eq!(timers.pop(at(20)), None);
+        assert_eq!(timers.next(), Some(at(30)));
+    }
+}
