@@ -183,9 +183,14 @@ fn told(console: &Console, id: &str, answer: &Answer) -> String {
     if status.is_success() {
         return format!("{} {id}", console.paint(Tone::Good, status));
     }
+    let mut text = format!("{} {id}", console.paint(Tone::Bad, status));
+    let explanation = answer.explanation();
+    if !explanation.is_empty() {
+        text.push_str(&format!(": {explanation}"));
+    }
     let retry = answer.headers.get(http::header::RETRY_AFTER);
-    let retry = retry.and_then(|value| value.to_str().ok());
-    let retry = retry.map_or_else(String::new, |after| format!(" (try again in {after} s)"));
-    let status = console.paint(Tone::Bad, status);
-    format!("{status} {id}: {}{retry}", answer.explanation())
+    if let Some(after) = retry.and_then(|value| value.to_str().ok()) {
+        text.push_str(&format!(" (try again in {after} s)"));
+    }
+    text
 }

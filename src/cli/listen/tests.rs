@@ -45,7 +45,7 @@ async fn what_send_sends_is_what_listen_gets() {
     ];
     let (result, said) = send_to(address, &event).await;
     assert!(matches!(result, Err(CliError::Told)), "{result:?}");
-    assert_eq!(said, "503 Service Unavailable 7: \n");
+    assert_eq!(said, "503 Service Unavailable 7\n");
     let structured: Vec<_> = event.iter().copied().chain(["--structured"]).collect();
     let (result, said) = send_to(address, &structured).await;
     result.unwrap();

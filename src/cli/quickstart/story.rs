@@ -207,7 +207,7 @@ Try next:
   levada get subscriptions{admin}
   levada describe subscription billing{admin}
   curl http://{address}/metrics
-The channel and its subscription are declared in {manifest}; changes are in force at once.
+The channel and its subscription are declared in {manifest}; changes are in force within a second.
 It goes on until Ctrl-C.
 
 "
