@@ -11,6 +11,7 @@ mod destination;
 mod document;
 mod fields;
 mod graph;
+mod headers;
 mod read;
 mod secrets;
 #[cfg(test)]

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch as channel;
 
+pub use files::sources;
 pub use naming::{TemplateError, Templates};
 pub use resolve::{Declared, resolve};
 

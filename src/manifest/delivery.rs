@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::destination::{self, Destination};
 use super::fields::{Context, Fields, Others};
-use super::read::read_headers;
+use super::headers::read_headers;
 use super::yaml::{Node, Value};
 use crate::channel::{Backoff, BackoffPolicy, DeliverySpec, Format, Ordering, RetryCodes};
 

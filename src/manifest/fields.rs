@@ -1,5 +1,6 @@
 //! Reading a mapping field by field, with every problem collected.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,18 +16,54 @@ use crate::duration;
 pub(super) struct Context<'a> {
     pub(super) file: Arc<str>,
     pub(super) secrets: &'a dyn Secrets,
-    pub(super) problems: Vec<Problem>,
+    problems: Vec<Problem>,
+    /// How many problems there were, those not kept included.
+    found: usize,
     /// Files whose content went into the documents.
     pub(super) secret_files: Vec<PathBuf>,
 }
 
-impl Context<'_> {
+/// How many problems of one file are kept: enough for people, and a bound.
+const MAX_PROBLEMS: usize = 1_000;
+
+impl<'a> Context<'a> {
+    pub(super) fn new(file: &str, secrets: &'a dyn Secrets) -> Self {
+        Self {
+            file: file.into(),
+            secrets,
+            problems: Vec::new(),
+            found: 0,
+            secret_files: Vec::new(),
+        }
+    }
+
+    /// How many problems were found so far.
+    pub(super) fn found(&self) -> usize {
+        self.found
+    }
+
+    /// The problems, by line.
+    pub(super) fn into_problems(mut self) -> Vec<Problem> {
+        self.problems.sort_by_key(|problem| problem.line);
+        self.problems
+    }
+
     pub(super) fn problem(&mut self, line: usize, field: &str, message: impl Into<String>) {
+        self.problem_with(line, || (field.to_owned(), message.into()));
+    }
+
+    /// Reports a field and a message that are made only if they are kept.
+    fn problem_with(&mut self, line: usize, make: impl FnOnce() -> (String, String)) {
+        self.found += 1;
+        if self.problems.len() == MAX_PROBLEMS {
+            return;
+        }
+        let (field, message) = make();
         self.problems.push(Problem {
             file: Arc::clone(&self.file),
             line,
-            field: field.to_owned(),
-            message: message.into(),
+            field,
+            message,
         });
     }
 }
@@ -71,13 +108,17 @@ impl<'n> Fields<'n> {
             line: node.line,
             entries,
         };
-        for (place, entry) in entries.iter().enumerate() {
-            let field = fields.path_of(&entry.key);
-            if let Some(first) = entries[..place].iter().find(|other| other.key == entry.key) {
-                let message = format!("given twice, first in line {}", first.line);
-                cx.problem(entry.line, &field, message);
-            } else if matches!(others, Others::Refused) && !known.contains(&entry.key.as_str()) {
-                cx.problem(entry.line, &field, unknown(&entry.key, known));
+        let mut first = HashMap::with_capacity(entries.len());
+        for entry in entries {
+            let key = entry.key.as_str();
+            if let Some(line) = first.get(key) {
+                let message = format!("given twice, first in line {line}");
+                cx.problem(entry.line, &fields.path_of(key), message);
+                continue;
+            }
+            first.insert(key, entry.line);
+            if matches!(others, Others::Refused) && !known.contains(&key) {
+                cx.problem_with(entry.line, || (fields.path_of(key), unknown(key, known)));
             }
         }
         Some(fields)

@@ -1,10 +1,8 @@
 //! The text of one file to documents.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-
-use http::{HeaderName, HeaderValue};
 
 use super::Problem;
 use super::delivery::{self, Delivery, DeliveryOptions, Dialect};
@@ -13,7 +11,8 @@ use super::document::{
     ChannelRef, ChannelSpec, Document, ResourceKey, ResourceType, SinkSpec, Spec, SubscriptionSpec,
 };
 use super::fields::{Context, Fields, Others};
-use super::secrets::{Piece, Secrets, pieces};
+use super::headers::read_headers;
+use super::secrets::Secrets;
 use super::yaml::{self, Node, Value};
 use crate::channel::{Ordering, ResourceName, label_problem};
 use crate::clock::UnixMillis;
@@ -36,12 +35,7 @@ pub struct Parsed {
 /// Reads the text of one file. Nothing in it can make this panic.
 #[must_use]
 pub fn parse(file: &str, bytes: &[u8], secrets: &dyn Secrets) -> Parsed {
-    let mut cx = Context {
-        file: file.into(),
-        secrets,
-        problems: Vec::new(),
-        secret_files: Vec::new(),
-    };
+    let mut cx = Context::new(file, secrets);
     let mut parsed = Parsed::default();
     match load(bytes) {
         Ok(nodes) => {
@@ -54,9 +48,8 @@ pub fn parse(file: &str, bytes: &[u8], secrets: &dyn Secrets) -> Parsed {
             cx.problem(error.line, "", error.message);
         }
     }
-    cx.problems.sort_by_key(|problem| problem.line);
-    parsed.problems = cx.problems;
-    parsed.secret_files = cx.secret_files;
+    parsed.secret_files = std::mem::take(&mut cx.secret_files);
+    parsed.problems = cx.into_problems();
     parsed
 }
 
@@ -144,7 +137,7 @@ const KINDS: [(&str, &str, Kind); 5] = [
 ];
 
 fn read_document(node: &Node, parsed: &mut Parsed, cx: &mut Context<'_>) {
-    let before = cx.problems.len();
+    let before = cx.found();
     let known = ["apiVersion", "kind", "metadata", "spec", "status"];
     let Some(fields) = Fields::open(node, "", &known, Others::Refused, cx) else {
         return;
@@ -179,7 +172,7 @@ fn read_document(node: &Node, parsed: &mut Parsed, cx: &mut Context<'_>) {
         name: metadata.name,
     };
     match spec {
-        Some(spec) if cx.problems.len() == before => parsed.documents.push(Document {
+        Some(spec) if cx.found() == before => parsed.documents.push(Document {
             key,
             file: Arc::clone(&cx.file),
             line: fields.line,
@@ -427,81 +420,4 @@ fn read_sink(node: &Node, cx: &mut Context<'_>) -> Option<Spec> {
             None
         }
     }
-}
-
-/// Request headers that are made for each request and cannot be set.
-const RESERVED: [&str; 13] = [
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "keep-alive",
-    "prefer",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
-/// `headers`: names with values that may refer to secrets.
-pub(super) fn read_headers(
-    node: &Node,
-    path: &str,
-    cx: &mut Context<'_>,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let Some(fields) = Fields::open(node, path, &[], Others::Ignored, cx) else {
-        return Vec::new();
-    };
-    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
-    for entry in fields.entries() {
-        let key = entry.key.as_str();
-        let Ok(name) = HeaderName::from_bytes(key.as_bytes()) else {
-            fields.problem(key, "not a header name", cx);
-            continue;
-        };
-        if RESERVED.contains(&name.as_str()) || name.as_str().starts_with("ce-") {
-            fields.problem(
-                key,
-                "this header is made for each request and cannot be set",
-                cx,
-            );
-        } else if headers.iter().any(|(other, _)| *other == name) {
-            fields.problem(key, "given twice (case does not matter)", cx);
-        } else if entry.value.is_null() {
-            fields.problem(key, "missing value", cx);
-        } else if let Some(text) = fields.text(key, cx) {
-            match header_value(text, cx) {
-                Ok(value) => headers.push((name, value)),
-                Err(message) => fields.problem(key, message, cx),
-            }
-        }
-    }
-    headers
-}
-
-/// Fills in the secrets; a value that holds one is marked as sensitive.
-fn header_value(text: &str, cx: &mut Context<'_>) -> Result<HeaderValue, String> {
-    let file = Arc::clone(&cx.file);
-    let directory = Path::new(&*file).parent().unwrap_or(Path::new(""));
-    let (mut value, mut secret) = (String::new(), false);
-    for piece in pieces(text, directory)? {
-        match piece {
-            Piece::Text(text) => value.push_str(text),
-            Piece::Secret(reference) => {
-                if let super::secrets::SecretRef::File(path) = &reference {
-                    cx.secret_files.push(path.clone());
-                }
-                let found = cx.secrets.resolve(&reference);
-                value.push_str(&found.map_err(|error| format!("{reference}: {error}"))?);
-                secret = true;
-            }
-        }
-    }
-    let mut value = HeaderValue::from_str(&value)
-        .map_err(|_| "not a header value: only visible ASCII characters and blanks".to_owned())?;
-    value.set_sensitive(secret);
-    Ok(value)
 }

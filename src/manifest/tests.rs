@@ -532,8 +532,6 @@ fn the_examples_load() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = parse("x", &bytes, &NoSecrets);
@@ -567,4 +565,16 @@ proptest! {
             prop_assert!(parsed.problems.iter().all(|p| p.line > 0));
         }
     }
+}
+
+#[test]
+fn no_file_brings_more_problems_than_anyone_reads() {
+    let fields: String = (0..5_000).map(|i| format!("k{i}: 1\n")).collect();
+    let parsed = parse(
+        "a.yaml",
+        format!("{CHANNEL}{fields}").as_bytes(),
+        &NoSecrets,
+    );
+    assert_eq!((parsed.problems.len(), parsed.documents.len()), (1_000, 0));
+    assert_eq!(parsed.invalid.len(), 1);
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::state::Read;
-use crate::manifest::{MAX_FILE_BYTES, ProcessSecrets, parse};
+use crate::manifest::{MAX_FILE_BYTES, ProcessSecrets, Source, parse};
 
 /// What tells one state of a file from another without reading it. Links are followed, so that
 /// a directory of links whose target is exchanged counts as changed.
@@ -128,6 +128,27 @@ impl Listing {
     }
 }
 
+/// The manifests in `paths`, chosen as the registry chooses them, for [`crate::manifest::check()`].
+///
+/// # Errors
+/// The first path that cannot be read, with the reason.
+pub fn sources(paths: &[PathBuf]) -> io::Result<Vec<Source>> {
+    let named =
+        |path: &Path, message: &str| io::Error::other(format!("{}: {message}", path.display()));
+    let listing = Listing::take(paths, &BTreeSet::new());
+    let sources = listing.entries.iter().map(|entry| match entry {
+        Entry::File(path, _) => Ok(Source {
+            name: path.display().to_string(),
+            content: read_bounded(path).map_err(|error| named(path, &error.to_string()))?,
+        }),
+        Entry::Missing(path) => Err(named(path, "the file does not exist")),
+        Entry::Unreadable(path, message) | Entry::UnreadableDirectory(path, message) => {
+            Err(named(path, message))
+        }
+    });
+    sources.collect()
+}
+
 impl Entry {
     fn new(path: PathBuf, metadata: &Metadata) -> Self {
         if metadata.is_file() {
@@ -136,6 +157,15 @@ impl Entry {
         } else {
             // Reading a pipe or a device might never end.
             Self::Unreadable(path, "neither a file nor a directory".to_owned())
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(path, _)
+            | Self::Missing(path)
+            | Self::Unreadable(path, _)
+            | Self::UnreadableDirectory(path, _) => path,
         }
     }
 }
@@ -175,17 +205,6 @@ fn directory(path: &Path) -> io::Result<Vec<Entry>> {
     }
     entries.sort_by(|a, b| a.path().cmp(b.path()));
     Ok(entries)
-}
-
-impl Entry {
-    fn path(&self) -> &Path {
-        match self {
-            Self::File(path, _)
-            | Self::Missing(path)
-            | Self::Unreadable(path, _)
-            | Self::UnreadableDirectory(path, _) => path,
-        }
-    }
 }
 
 /// `*.yaml`, `*.yml` and `*.json`, without hidden files and what editors leave beside a file.
@@ -235,7 +254,12 @@ mod tests {
         let file = directory.path().join("a.yaml");
         fs::write(&file, "").unwrap();
         let paths = [directory.path().to_owned(), file];
-        let listing = Listing::take(&paths, &BTreeSet::new());
-        assert_eq!(listing.entries.len(), 1);
+        assert_eq!(sources(&paths).unwrap().len(), 1);
+        let missing = directory.path().join("b.yaml");
+        let error = sources(&[missing]).unwrap_err().to_string();
+        assert!(
+            error.ends_with("b.yaml: the file does not exist"),
+            "{error}"
+        );
     }
 }

@@ -290,6 +290,10 @@ impl<'d> Resolver<'d> {
                 dead_line,
             ),
         ];
+        let to_channel = |sink: Option<&Sink>| matches!(sink, Some(Sink::Channel { .. }));
+        if !to_channel(Some(subscriber)) && !to_channel(dead_letter) {
+            return Ok(());
+        }
         // Of a subscription that is refused no way must stay behind.
         let mut loops = self.loops.clone();
         for (sink, reason, field, line) in ways {

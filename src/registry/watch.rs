@@ -120,7 +120,7 @@ struct Watcher {
     state: State,
     /// Files that request headers were read from.
     secrets: BTreeSet<std::path::PathBuf>,
-    settling: Settling,
+    settling: Settling<Listing>,
 }
 
 impl Watcher {
@@ -162,18 +162,29 @@ impl Watcher {
 
 /// Decides when files are read: at once at the start, and then when a change has settled, so
 /// that a file that is being written is not taken for one that lost its second half.
-#[derive(Debug, Default)]
-struct Settling {
+#[derive(Debug)]
+struct Settling<L> {
     /// What was read last.
-    read: Option<Listing>,
+    read: Option<L>,
     /// What differed from that at the last look, and how many looks ago it began.
-    changing: Option<(Listing, u32)>,
+    changing: Option<(L, u32)>,
     /// Read once more: a change within the grain of the file system's clock does not show.
     once_more: bool,
 }
 
-impl Settling {
-    fn is_due(&mut self, now: &Listing) -> bool {
+impl<L> Default for Settling<L> {
+    fn default() -> Self {
+        Self {
+            read: None,
+            changing: None,
+            once_more: false,
+        }
+    }
+}
+
+impl<L: Clone + PartialEq> Settling<L> {
+    /// Whether to read what shows `now`.
+    fn is_due(&mut self, now: &L) -> bool {
         let changed = self.read.as_ref() != Some(now);
         let due = if changed {
             let looks = match &self.changing {
@@ -193,5 +204,34 @@ impl Settling {
             self.once_more = changed;
         }
         due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_when_a_change_has_settled_and_once_more() {
+        let mut settling = Settling::default();
+        let mut due = |looks: &[u32]| {
+            let due = looks.iter().map(|look| settling.is_due(look));
+            due.collect::<Vec<_>>()
+        };
+        assert_eq!(due(&[1, 1, 1, 1]), [true, true, false, false], "start");
+        assert_eq!(due(&[2, 2, 2, 2]), [false, true, true, false], "one change");
+        assert_eq!(
+            due(&[3, 4, 4, 4, 4]),
+            [false, false, true, true, false],
+            "two"
+        );
+        assert_eq!(due(&[5, 4, 4]), [false, false, false], "there and back");
+        let endless = [false, false, false, false, true];
+        assert_eq!(due(&[11, 12, 13, 14, 15]), endless, "no rest");
+    }
+
+    #[test]
+    fn a_change_is_in_force_within_a_second() {
+        assert!(POLL + MAX_LOOKS * SETTLE < Duration::from_secs(1));
     }
 }
