@@ -1,5 +1,6 @@
 //! A broker that is away, frozen, or answers with errors; settings that are refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use levada::log::kafka::{KafkaLog, Settings};
@@ -18,7 +19,7 @@ const SLACK: Duration = Duration::from_secs(3);
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
 /// A mock broker with a topic, and a log on it that has stored a record.
-async fn cluster(properties: &[(&str, &str)]) -> (Cluster, std::sync::Arc<KafkaLog>, TopicName) {
+async fn cluster(properties: &[(&str, &str)]) -> (Cluster, Arc<KafkaLog>, TopicName) {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("t", 1, 1).unwrap();
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
