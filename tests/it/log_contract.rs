@@ -16,6 +16,9 @@
 )]
 
 mod embedded;
+mod embedded_crash;
+mod embedded_disk_full;
+mod embedded_speed;
 pub mod groups;
 pub mod member;
 pub mod members;

@@ -5,6 +5,7 @@
 //! are still there (`d`), partitions' low watermarks (`p`) and groups' commits (`c`).
 //! High watermarks are not stored: the last record tells.
 
+mod heal;
 mod keys;
 mod load;
 
@@ -96,7 +97,7 @@ impl Store {
         if !path.try_exists().map_err(io_error)? {
             Self::create(dir, &path, cache_bytes)?;
         }
-        let store = Self::open_at(&path, cache_bytes).map_err(engine_error)?;
+        let store = Self::open_or_heal(&path, cache_bytes)?;
         match store
             .meta
             .get(Key::format().bytes())
@@ -126,6 +127,29 @@ impl Store {
         directory.sync_all().map_err(io_error)
     }
 
+    /// Opens a store, without a last round that power loss left in pieces.
+    fn open_or_heal(path: &Path, cache_bytes: u64) -> Result<Self, LogError> {
+        let error = match Self::open_at(path, cache_bytes) {
+            Err(error @ fjall::Error::JournalRecovery(_)) => error,
+            opened => return opened.map_err(engine_error),
+        };
+        let Some(cut) = heal::cut_last_batch(path).map_err(io_error)? else {
+            return Err(engine_error(error));
+        };
+        let bytes = cut.bytes();
+        match Self::open_at(path, cache_bytes) {
+            Ok(store) => {
+                let path = path.display().to_string();
+                tracing::warn!(path, bytes, "dropped a last write that never was completed");
+                Ok(store)
+            }
+            Err(_) => {
+                cut.undo().map_err(io_error)?;
+                Err(engine_error(error))
+            }
+        }
+    }
+
     fn open_at(path: &Path, cache_bytes: u64) -> fjall::Result<Self> {
         let db = Database::builder(path)
             .cache_size(cache_bytes)
@@ -153,15 +177,10 @@ impl Store {
     }
 
     /// Writes all of `changes` or nothing, and returns when they are on disk.
+    ///
+    /// Everything is synced before anything else is written, so that after power loss only the
+    /// last thing in the journal can be incomplete; [`heal`] rests on that.
     pub(super) fn write(&self, changes: Vec<Change>) -> Result<(), WriteError> {
-        self.apply(changes)?;
-        self.db
-            .persist(PersistMode::SyncAll)
-            .map_err(|error| WriteError::Unconfirmed(engine_error(error)))
-    }
-
-    /// Writes all of `changes` or nothing; they are on disk with the next [`Store::write`].
-    pub(super) fn apply(&self, changes: Vec<Change>) -> Result<(), WriteError> {
         self.make_room()?;
         let batch = OwnedWriteBatch::with_capacity(self.db.clone(), changes.len());
         let mut batch = batch.durability(Some(PersistMode::Buffer));
@@ -173,7 +192,10 @@ impl Store {
         }
         batch
             .commit()
-            .map_err(|error| WriteError::Failed(engine_error(error)))
+            .map_err(|error| WriteError::Failed(engine_error(error)))?;
+        self.db
+            .persist(PersistMode::SyncAll)
+            .map_err(|error| WriteError::Unconfirmed(engine_error(error)))
     }
 
     /// Waits while the engine's own work is behind.

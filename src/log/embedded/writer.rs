@@ -76,12 +76,12 @@ pub(super) struct Writer {
     purges: VecDeque<(Arc<Topic>, Partition)>,
     last_topic_id: TopicId,
     next_expiry: Instant,
-    repair: Repair,
+    pub(super) repair: Repair,
 }
 
 /// What is to be done about a store that failed.
 #[derive(Clone, Copy, Debug)]
-enum Repair {
+pub(super) enum Repair {
     /// Nothing, it works.
     Unneeded,
     /// Open it anew.
@@ -156,11 +156,6 @@ impl Writer {
         self.with_store(|store| store.write(changes))
     }
 
-    /// Writes `changes`, all or nothing; they are on disk after the next `write`.
-    fn apply(&mut self, changes: Vec<Change>) -> Result<(), LogError> {
-        self.with_store(|store| store.apply(changes))
-    }
-
     fn with_store<T>(
         &mut self,
         work: impl FnOnce(&Store) -> Result<T, WriteError>,
@@ -173,7 +168,7 @@ impl Writer {
     }
 
     /// Takes the store out of use after a failed write.
-    fn fail(&mut self, error: WriteError) -> LogError {
+    pub(super) fn fail(&mut self, error: WriteError) -> LogError {
         let (repair, advice) = match &error {
             WriteError::Failed(_) => (Repair::At(Instant::now() + REOPEN_AFTER), ""),
             WriteError::Unconfirmed(_) => {
@@ -195,7 +190,7 @@ impl Writer {
     }
 
     /// Opens a store that failed anew, when it is time to.
-    fn mend(&mut self) {
+    pub(super) fn mend(&mut self) {
         match self.repair {
             Repair::At(time) if time <= Instant::now() => match self.open_store() {
                 Ok(()) => tracing::info!("the embedded log stores again"),

@@ -194,7 +194,7 @@ impl Writer {
         if !changes.is_empty() {
             let key = Key::partition(id, partition);
             changes.push(Change::Put(key, encode_bounds(to, low)));
-            self.apply(changes)?;
+            self.write(changes)?;
             bounds.purged.store(to, Ordering::Relaxed);
         }
         let is_done =
@@ -205,7 +205,7 @@ impl Writer {
                 .map(|(partition, _)| Key::partition(id, partition));
             let mut changes: Vec<_> = partitions.map(Change::Remove).collect();
             changes.push(Change::Remove(Key::deleted_topic(id)));
-            self.apply(changes)?;
+            self.write(changes)?;
         }
         Ok(to == low)
     }
