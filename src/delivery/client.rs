@@ -145,7 +145,7 @@ impl Client {
             Ok(Ok(response)) => response,
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let detail = "the sink switched protocols, which nobody asked for";
+            let detail = "the sink switched protocols, which was not asked for";
             let failure = Failure::without_answer(Reason::InvalidResponse, detail);
             return (None, Err(failure));
         }

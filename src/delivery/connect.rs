@@ -21,7 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
 use super::reason::Reason;
@@ -210,7 +210,8 @@ impl Service<Name> for Resolver {
 /// connection before that look would be lost and cost an attempt, though the sink never had it.
 /// Hyper reads before it takes a request for an idle connection; that read asks the kernel itself.
 /// Finding the end there, hyper hands the request back unsent, and it goes out on another
-/// connection.
+/// connection. A connection that was in use a moment ago is trusted: the call to the kernel would
+/// cost a busy sink more than the close it may find.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
@@ -224,9 +225,13 @@ enum Phase {
     Written,
     /// A read that brought something.
     Read,
-    /// A read that brought nothing after one that did: it may be idle.
-    Quiet,
+    /// A read that brought nothing after one that did: it may be idle since then.
+    Quiet(Instant),
 }
+
+/// So long a connection is trusted after its last answer. Under load the selector is looked at
+/// more often than this.
+const TRUSTED: Duration = Duration::from_millis(1);
 
 impl AsyncRead for Socket {
     fn poll_read(
@@ -236,13 +241,16 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let mut result = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if result.is_pending() && this.phase == Phase::Quiet {
+        if result.is_pending()
+            && let Phase::Quiet(since) = this.phase
+            && since.elapsed() >= TRUSTED
+        {
             // The waker is registered: what comes later than this look is announced.
             result = read_now(&this.stream, buf);
         }
         this.phase = match (this.phase, &result) {
             (_, Poll::Ready(_)) => Phase::Read,
-            (Phase::Read, Poll::Pending) => Phase::Quiet,
+            (Phase::Read, Poll::Pending) => Phase::Quiet(Instant::now()),
             (phase, Poll::Pending) => phase,
         };
         result

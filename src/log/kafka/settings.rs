@@ -296,7 +296,12 @@ impl Settings {
             .set("reconnect.backoff.max.ms", "500")
             .set("socket.timeout.ms", "5000")
             .set("socket.connection.setup.timeout.ms", "5000");
-        config.set_log_level(RDKafkaLogLevel::Notice);
+        // Who asks for its debug contexts wants to see what they say.
+        config.set_log_level(if self.properties.contains_key("debug") {
+            RDKafkaLogLevel::Debug
+        } else {
+            RDKafkaLogLevel::Notice
+        });
         config
     }
 
