@@ -745,7 +745,7 @@ impl Engine {
                 continue;
             }
             slot.dirty = false;
-            let commit = commit(slot, messages);
+            let commit = commit(slot, messages, self.subscription.delivery.retry);
             if slot.committed.as_ref() != Some(&commit) {
                 slot.committed = Some(commit.clone());
                 commits.push((SlotId(index), commit));
@@ -778,13 +778,15 @@ impl Engine {
     }
 }
 
-fn commit(slot: &Slot, messages: &Slab<Message>) -> Commit {
+fn commit(slot: &Slot, messages: &Slab<Message>, retry: u32) -> Commit {
     let offset = slot.tracker.committable();
     let made_now = slot.retrying.iter().filter_map(|(offset, id)| {
         let message = &messages[id.0];
         let (attempts, first_attempt) = match &message.phase {
             Phase::DeadLetter(failed) | Phase::Keep { failed, .. } => {
-                (failed.attempts, failed.first_attempt)
+                // A new owner must not try again what was given up, also when it was for good
+                // after the first attempt: later events of the lane may have gone on.
+                (failed.attempts.max(retry.saturating_add(1)), failed.first_attempt)
             }
             Phase::Subscriber(_) | Phase::Reply(_) | Phase::KeepRaw { .. } => {
                 (message.attempts, message.first_attempt)

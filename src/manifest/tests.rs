@@ -238,6 +238,7 @@ fn the_order_annotation_is_followed_below_the_field() {
         effective(
             &subscription(&text.replace("metadata: {name: s1}", &annotated)).delivery,
             None,
+            &DeliveryOptions::default(),
         )
         .ordering
     };

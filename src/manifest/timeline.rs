@@ -78,6 +78,7 @@ mod tests {
                 ..DeliveryOptions::default()
             },
             None,
+            &DeliveryOptions::default(),
         )
     }
 

@@ -401,6 +401,7 @@ fn start(directory: &Path) -> (Registry, Tasks) {
     let settings = Settings {
         paths: vec![directory.to_owned()],
         templates: Templates::default(),
+        defaults: DeliveryOptions::default(),
     };
     let registry = Registry::load_and_watch(settings, Clock::system(), &tasks);
     (registry, tasks)

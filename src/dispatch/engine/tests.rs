@@ -370,7 +370,7 @@ struct World {
     forgotten: BTreeMap<i64, u32>,
     since_commit: BTreeMap<i64, u32>,
     finished: HashSet<i64>,
-    /// Ends in the order they came, by lane.
+    /// First deliveries in the order they came, by lane.
     ends: BTreeMap<Option<u8>, Vec<i64>>,
 }
 
@@ -480,7 +480,7 @@ impl World {
                         .parse()
                         .unwrap();
                     self.kept.insert(event);
-                    self.end(event);
+                    self.finished.insert(event);
                 }
                 let result = if stored {
                     Ok(())
