@@ -1,7 +1,7 @@
 //! The configuration: every part's settings, from flags, environment, file and defaults.
 //!
 //! A value is taken from the first place that has it: flag, environment, file, default. Every
-//! option stands once in the table in [`options`]; its flag, its variable, its place in the file,
+//! option stands once in the table [`OPTIONS`]; its flag, its variable, its place in the file,
 //! the default file and the help text all come from there. Key `admin.listen` is
 //! `--admin-listen`, `LEVADA_ADMIN_LISTEN`, and `listen` under `[admin]`.
 
