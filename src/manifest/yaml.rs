@@ -242,20 +242,16 @@ impl Builder {
     }
 
     fn alias(&mut self, anchor: usize, line: usize) -> Result<(), SyntaxError> {
-        let Some((node, size)) = self.anchors.get(&anchor) else {
-            return Err(refuse(line, "an alias inside of what it names"));
-        };
-        let size = *size;
         if self.awaits_key() {
             return Err(refuse(line, "an alias cannot be a key"));
         }
-        // Counted before it is copied, so that nothing large is ever made.
-        if self.nodes + size > MAX_NODES {
-            return self.count(size, line);
-        }
-        let node = node.clone();
+        // Counted before it is copied, so that nothing too large is ever made.
+        let size = self.anchors.get(&anchor).map_or(0, |(_, size)| *size);
         self.count(size, line)?;
-        self.complete(node, 0, size)
+        match self.anchors.get(&anchor) {
+            Some((node, _)) => self.complete(node.clone(), 0, size),
+            None => Err(refuse(line, "an alias inside of what it names")),
+        }
     }
 
     fn awaits_key(&self) -> bool {

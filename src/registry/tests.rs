@@ -347,12 +347,18 @@ fn a_resource_that_moves_keeps_its_state() {
     assert!(shown(&twice)[0].starts_with("b.yaml:2: metadata.name: channel default/orders is"));
     let moved = table.apply(vec![read("a.yaml", &text)]);
     assert_eq!(moved.channels[&name("orders")].generation, 1);
-    // A refused change is remembered with the file it stands in.
-    table.apply(vec![read(
-        "c.yaml",
-        &channel_text("orders", "{numPartitions: 9}"),
-    )]);
-    assert_eq!(table.apply(vec![read("c.yaml", "a: [")]).channels.len(), 1);
+    // What a file says may be refused: all the same the resource is now its own.
+    for (file, refused) in [
+        ("c.yaml", "{numPartitions: 9}"),
+        ("d.yaml", "{colour: blue}"),
+    ] {
+        table.apply(vec![read(file, &channel_text("orders", refused))]);
+        assert_eq!(
+            table.apply(vec![read(file, "a: [")]).channels.len(),
+            1,
+            "{file}"
+        );
+    }
 }
 
 #[test]
