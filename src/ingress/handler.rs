@@ -18,6 +18,7 @@ impl Ingress {
     /// Answers a request, and counts and times it.
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Answer {
         let start = Instant::now();
+        let version = request.version();
         let found = {
             let table = self.routes.load();
             table.find(request.uri(), request.headers()).cloned()
@@ -44,7 +45,7 @@ impl Ingress {
                 ?refusal,
                 "a request was refused"
             );
-            refusal.answer()
+            refusal.answer(version)
         });
         let code = answer.status().as_u16();
         match &route {
