@@ -169,3 +169,13 @@ async fn connections_over_the_limit_wait_for_their_turn() {
     drop(first);
     assert_eq!(second.reply(false).await.unwrap().status, 202);
 }
+
+#[tokio::test]
+async fn a_sender_that_writes_everything_first_still_gets_its_413() {
+    let server = Server::start(small()).await;
+    let mut client = server.connect().await;
+    client
+        .send(binary("1", "", &"x".repeat(4 << 20)).as_bytes())
+        .await;
+    assert_eq!(client.reply(false).await.unwrap().status, 413);
+}
