@@ -1,7 +1,7 @@
 //! Takes events over HTTP: decode, append to the log, answer 202 once they are stored.
 //!
 //! [`Ingress::serve`] runs an accept task and a task a connection (HTTP/1.1 and HTTP/2 with prior
-//! knowledge). A request goes through the checks of [`handler`] in a fixed order: channel and
+//! knowledge). A request goes through checks in a fixed order: channel and
 //! method, framing and size, the event itself, the log. Everything that a sender can make grow
 //! has a bound in [`Settings`].
 

@@ -1,1 +1,5 @@
+//! Events through every form they take.
 
+mod forms;
+mod kafka;
+mod round_trips;

@@ -5,7 +5,7 @@ use http::header::{
     ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
     RETRY_AFTER,
 };
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use http_body_util::Full;
 use serde::Serialize;
 
@@ -137,8 +137,8 @@ impl Refusal {
         }
     }
 
-    /// The answer.
-    pub(super) fn answer(&self) -> Answer {
+    /// The answer to a request of this version.
+    pub(super) fn answer(&self, version: Version) -> Answer {
         let (status, detail) = (self.status(), self.detail());
         let (attribute, header) = self.culprit();
         let problem = Problem {
@@ -164,7 +164,9 @@ impl Refusal {
                 headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             }
             // The rest of the body may still be on its way and will not be read.
-            Self::Body(BodyError::TimedOut(_) | BodyError::TooLarge { .. }) => {
+            Self::Body(BodyError::TimedOut(_) | BodyError::TooLarge { .. })
+                if version <= Version::HTTP_11 =>
+            {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}

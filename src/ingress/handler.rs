@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Ingress;
 use super::answer::{Answer, Refusal, accepted, options};
 use super::body::{self, BodyError};
+use super::load::Share;
 use super::routes::Route;
 use crate::event::{Decoded, Event, Mode};
 use crate::log::{Appending, LogError, Target, TopicName};
@@ -17,6 +18,7 @@ impl Ingress {
     /// Answers a request, and counts and times it.
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Answer {
         let start = Instant::now();
+        let version = request.version();
         let found = {
             let table = self.routes.load();
             table.find(request.uri(), request.headers()).cloned()
@@ -43,7 +45,7 @@ impl Ingress {
                 ?refusal,
                 "a request was refused"
             );
-            refusal.answer()
+            refusal.answer(version)
         });
         let code = answer.status().as_u16();
         match &route {
@@ -61,13 +63,14 @@ impl Ingress {
             Method::OPTIONS => return Ok(options(request.headers())),
             _ => return Err(Refusal::Method),
         }
-        let decoded = self.receive(request).await?;
+        // Its share of memory is a request's own until the log has the events.
+        let (decoded, _share) = self.receive(request).await?;
         self.store(route.topic(), decoded).await?;
         Ok(accepted())
     }
 
     /// Reads and decodes the request.
-    async fn receive(&self, request: Request<Incoming>) -> Result<Decoded, Refusal> {
+    async fn receive(&self, request: Request<Incoming>) -> Result<(Decoded, Share<'_>), Refusal> {
         let (head, body) = request.into_parts();
         refuse_encoded(&head.headers)?;
         let limit = self.body_limit(Mode::of(&head.headers));
@@ -91,7 +94,7 @@ impl Ingress {
         };
         match events.iter().map(Event::byte_len).find(|len| *len > limit) {
             Some(bytes) => Err(Refusal::EventTooLarge { bytes, limit }),
-            None => Ok(decoded),
+            None => Ok((decoded, share)),
         }
     }
 

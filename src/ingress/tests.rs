@@ -1,1 +1,6 @@
+//! The ingress as a whole: a real server on a socket, a log in memory.
 
+mod harness;
+mod limits;
+mod requests;
+mod vectors;
