@@ -233,7 +233,7 @@ impl EventLog for KafkaLog {
         Box::pin(async move {
             let group = blocking::within(limit, "a client", idle).await?;
             let client = Arc::clone(group.client());
-            let committed = committer.commit(move || Ok(client), commits, limit);
+            let committed = committer.commit_idle(client, commits, limit);
             committed.await.map_err(groups::has_members)
         })
     }

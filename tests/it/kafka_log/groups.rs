@@ -1,5 +1,10 @@
 //! Groups on a real Kafka: rebalances, static members, offsets that are gone.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that calls them"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
