@@ -383,7 +383,8 @@ impl Settings {
     pub(super) fn reader(&self) -> ClientConfig {
         let mut config = self.base();
         config
-            .set("fetch.wait.max.ms", "50")
+            // The broker waits this long before it says that the end is reached.
+            .set("fetch.wait.max.ms", "5")
             .set("fetch.queue.backoff.ms", "2");
         let mut config = self.with_user(config);
         no_commits(&mut config);
