@@ -200,6 +200,24 @@ async fn a_member_that_is_dropped_unanswered_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn a_member_that_is_dropped_while_it_should_give_up_holds_nobody_up() {
+    let (Some(log_a), Some(log_b)) = (quick(), quick()) else {
+        return;
+    };
+    let names = &mut Names::random();
+    let (topic, group) = (new_topic(&*log_a, names, 2).await, names.group());
+    let mut a = log_a.join(&dynamic(&group, &[&topic])).unwrap();
+    assigned(&mut *a, 2).await;
+    let mut b = log_b.join(&dynamic(&group, &[&topic])).unwrap();
+    while !matches!(event(&mut *a).await, GroupEvent::Revoked { .. }) {}
+    drop(a);
+    let taken = assigned(&mut *b, 2);
+    tokio::time::timeout(NO_TIMEOUT, taken).await.unwrap();
+    b.leave(false).await.unwrap();
+    log_a.delete_topic(&topic).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_offset_that_is_gone_is_told_and_the_partition_starts_anew() {
     let Some(log) = connect() else { return };
     let names = &mut Names::random();
