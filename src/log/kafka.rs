@@ -16,6 +16,7 @@ mod keeper;
 mod member;
 mod poller;
 mod producer;
+mod properties;
 mod reader;
 mod report;
 mod send;
