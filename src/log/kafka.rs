@@ -1,9 +1,9 @@
 //! The log on Apache Kafka, by librdkafka.
 //!
-//! One producer for all appends ([`producer`]), one consumer for each group ([`consumer`]), a few
-//! clients for everything else ([`admin`], [`groups`], [`reader`]). librdkafka's callbacks and
-//! blocking calls never run on the runtime's workers: main queues are served by the threads of
-//! [`poller`], calls that wait go through [`blocking`], each with a limit.
+//! One producer for all appends (`producer`), one consumer for each group (`consumer`), a few
+//! clients for everything else (`admin`, `groups`, `reader`). librdkafka's callbacks and blocking
+//! calls never run on the runtime's workers: main queues are served by the threads of `poller`,
+//! calls that wait go through `blocking`, each with a limit.
 
 mod admin;
 mod blocking;
