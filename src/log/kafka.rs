@@ -1,9 +1,9 @@
 //! The log on Apache Kafka, by librdkafka.
 //!
-//! One producer for all appends ([`producer`]), one consumer for each group ([`consumer`]), a few
-//! clients for everything else ([`admin`], [`groups`], [`reader`]). librdkafka's callbacks and
-//! blocking calls never run on the runtime's workers: main queues are served by the threads of
-//! [`poller`], calls that wait go through [`blocking`], each with a limit.
+//! One producer for all appends (`producer`), one consumer for each group (`consumer`), a few
+//! clients for everything else (`admin`, `groups`, `reader`). librdkafka's callbacks and blocking
+//! calls never run on the runtime's workers: main queues are served by the threads of `poller`,
+//! calls that wait go through `blocking`, each with a limit.
 
 mod admin;
 mod blocking;
@@ -16,6 +16,7 @@ mod keeper;
 mod member;
 mod poller;
 mod producer;
+mod properties;
 mod reader;
 mod report;
 mod send;
@@ -233,7 +234,7 @@ impl EventLog for KafkaLog {
         Box::pin(async move {
             let group = blocking::within(limit, "a client", idle).await?;
             let client = Arc::clone(group.client());
-            let committed = committer.commit(move || Ok(client), commits, limit);
+            let committed = committer.commit_idle(client, commits, limit);
             committed.await.map_err(groups::has_members)
         })
     }

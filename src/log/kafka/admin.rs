@@ -30,9 +30,6 @@ use crate::log::{
 const PROPAGATION: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const PROPAGATION_PAUSE: Duration = Duration::from_millis(30);
-/// How long a leader that is not ready is given before it is asked again.
-const OFFSETS_PAUSE: Duration = Duration::from_millis(50);
-
 /// The clients for everything that is neither an append nor a group's reading.
 pub(super) struct Admin {
     /// `None` only while it is dropped.
@@ -427,16 +424,9 @@ fn offsets(
     what: RawOffset,
     limit: Duration,
 ) -> Result<Vec<Option<i64>>, LogError> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match offsets_once(client, topic, partitions, what, left) {
-            Err(LogError::Unavailable(_)) if left > OFFSETS_PAUSE => {
-                std::thread::sleep(OFFSETS_PAUSE);
-            }
-            answer => return answer,
-        }
-    }
+    blocking::until_available(limit, |left| {
+        offsets_once(client, topic, partitions, what, left)
+    })
 }
 
 fn offsets_once(

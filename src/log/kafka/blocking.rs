@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::log::LogError;
+
+/// Between two tries of a call.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs `work` on a thread that may block; gives up waiting for it after `limit`.
 ///
@@ -20,6 +25,22 @@ where
         Ok(Ok(result)) => result,
         Ok(Err(join)) => Err(LogError::Unavailable(format!("{what} broke off: {join}"))),
         Err(_) => Err(LogError::TimedOut(format!("{what} took over {limit:?}"))),
+    }
+}
+
+/// Repeats a blocking call while the log is not available, as while a leader or a coordinator
+/// changes; it is told how long it may take. Blocks for at most `limit`, and a pause.
+pub(super) fn until_available<T>(
+    limit: Duration,
+    mut call: impl FnMut(Duration) -> Result<T, LogError>,
+) -> Result<T, LogError> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match call(left) {
+            Err(LogError::Unavailable(_)) if left > PAUSE => std::thread::sleep(PAUSE),
+            answer => return answer,
+        }
     }
 }
 

@@ -41,27 +41,50 @@ impl Committer {
         }
     }
 
-    /// Commits through `client`, and answers at most after `limit`.
+    /// Commits as the member that `client` is; answers at most after `limit`.
     pub(super) async fn commit<C: ConsumerContext + 'static>(
         self: Arc<Self>,
-        client: impl FnOnce() -> Result<Arc<BaseConsumer<C>>, LogError> + Send + 'static,
+        client: Arc<BaseConsumer<C>>,
         commits: Commits,
         limit: Duration,
     ) -> Result<(), LogError> {
-        check(&commits)?;
-        let permits = Arc::clone(&self.permits);
-        let permit = timeout(limit, permits.acquire_owned()).await;
+        let committer = Arc::clone(&self);
+        let work = move || committer.commit_and_prove(&client, &commits, limit);
+        self.with_permit(limit, work).await
+    }
+
+    /// Commits for a group without members, whose coordinator may still have to appear.
+    pub(super) async fn commit_idle<C: ConsumerContext + 'static>(
+        self: Arc<Self>,
+        client: Arc<BaseConsumer<C>>,
+        commits: Commits,
+        limit: Duration,
+    ) -> Result<(), LogError> {
+        let committer = Arc::clone(&self);
+        let work = move || {
+            blocking::until_available(limit, |left| {
+                committer.commit_and_prove(&client, &commits, left)
+            })
+        };
+        self.with_permit(limit, work).await
+    }
+
+    async fn with_permit(
+        &self,
+        limit: Duration,
+        work: impl FnOnce() -> Result<(), LogError> + Send + 'static,
+    ) -> Result<(), LogError> {
+        let permit = timeout(limit, Arc::clone(&self.permits).acquire_owned()).await;
         let permit = permit
             .map_err(|_| LogError::TimedOut("too many commits wait for an answer".into()))?
             .map_err(|_| LogError::Unavailable("the log is closed".into()))?;
-        let work = move || {
-            let client = client()?;
-            let result = self.commit_and_prove(&client, &commits, limit);
+        blocking::within(limit, "a commit", move || {
+            let result = work();
             // Held until here: the thread is occupied also after its caller gave up.
             drop(permit);
             result
-        };
-        blocking::within(limit, "a commit", work).await
+        })
+        .await
     }
 
     fn commit_and_prove<C: ConsumerContext>(
@@ -70,6 +93,7 @@ impl Committer {
         commits: &Commits,
         limit: Duration,
     ) -> Result<(), LogError> {
+        check(commits)?;
         client
             .commit(&list(commits), CommitMode::Sync)
             .map_err(|failure| error::commit(error::code(&failure)))?;
@@ -128,9 +152,10 @@ pub(super) fn read<C: ConsumerContext>(
     limit: Duration,
 ) -> Result<Vec<Option<Commit>>, LogError> {
     let failed = |failure| error::call(error::code(&failure), "reading commits");
-    let list = client
-        .committed_offsets(convert::list(partitions), limit)
-        .map_err(failed)?;
+    let list = blocking::until_available(limit, |left| {
+        let list = convert::list(partitions);
+        client.committed_offsets(list, left).map_err(failed)
+    })?;
     let commit = |at: &TopicPartition| {
         let found = list.find_partition(at.topic.as_str(), at.partition.0);
         let Some(element) = found else {

@@ -223,7 +223,7 @@ impl Membership for Member {
         }
         let consumer = Arc::clone(self.consumer());
         let committer = Arc::clone(&self.committer);
-        Box::pin(committer.commit(move || Ok(consumer), commits, COMMIT_LIMIT))
+        Box::pin(committer.commit(consumer, commits, COMMIT_LIMIT))
     }
 
     fn leave(mut self: Box<Self>, stay: bool) -> LogFuture<'static, ()> {

@@ -2,7 +2,7 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::settings::is_secret;
+use super::properties::is_secret;
 use crate::log::{LogError, Partition, TopicName, TopicPartition};
 
 /// A property that is not the user's to set.

@@ -1,5 +1,10 @@
 //! A broker that is away, frozen, or answers with errors; settings that are refused.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that calls them"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,10 @@
 //! Groups on a real Kafka: rebalances, static members, offsets that are gone.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that calls them"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,6 +183,26 @@ async fn a_static_member_that_leaves_for_good_is_replaced_by_another() {
 }
 
 #[tokio::test]
+async fn a_static_member_leaves_for_good_also_while_it_owes_an_answer() {
+    let Some(log) = connect() else { return };
+    let names = &mut Names::random();
+    let (topic, group) = (new_topic(&*log, names, 2).await, names.group());
+    let spec = static_member(&group, &topic, &names.name("instance"));
+    let mut member = log.join(&spec).unwrap();
+    let told = event(&mut *member).await;
+    assert!(matches!(told, GroupEvent::Assigned(_)), "{told:?}");
+    let start = tokio::time::Instant::now();
+    member.leave(false).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(2));
+
+    let mut other = log.join(&dynamic(&group, &[&topic])).unwrap();
+    let taken = assigned(&mut *other, 2);
+    tokio::time::timeout(NO_TIMEOUT, taken).await.unwrap();
+    other.leave(false).await.unwrap();
+    log.delete_topic(&topic).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_member_that_is_dropped_unanswered_holds_nobody_up() {
     let Some(log) = connect() else { return };
     let names = &mut Names::random();
@@ -192,6 +217,24 @@ async fn a_member_that_is_dropped_unanswered_holds_nobody_up() {
     tokio::time::timeout(NO_TIMEOUT, taken).await.unwrap();
     other.leave(false).await.unwrap();
     log.delete_topic(&topic).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_member_that_is_dropped_while_it_should_give_up_holds_nobody_up() {
+    let (Some(log_a), Some(log_b)) = (quick(), quick()) else {
+        return;
+    };
+    let names = &mut Names::random();
+    let (topic, group) = (new_topic(&*log_a, names, 2).await, names.group());
+    let mut a = log_a.join(&dynamic(&group, &[&topic])).unwrap();
+    assigned(&mut *a, 2).await;
+    let mut b = log_b.join(&dynamic(&group, &[&topic])).unwrap();
+    while !matches!(event(&mut *a).await, GroupEvent::Revoked { .. }) {}
+    drop(a);
+    let taken = assigned(&mut *b, 2);
+    tokio::time::timeout(NO_TIMEOUT, taken).await.unwrap();
+    b.leave(false).await.unwrap();
+    log_a.delete_topic(&topic).await.unwrap();
 }
 
 #[tokio::test]
