@@ -10,7 +10,8 @@
 //! and nobody reads what a crash could take back. Readers read the store below the high watermark.
 //! A store that fails is Unavailable to everyone and opened anew, every second, until it works.
 //!
-//! Of Kafka's groups there is one member a group: the one that joined last, see [`groups`].
+//! Of Kafka's groups there is one member a group, the newest: a second one that joins fences the
+//! first, whose commits are refused from then on.
 
 mod catalog;
 mod codec;
