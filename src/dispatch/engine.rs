@@ -786,7 +786,10 @@ fn commit(slot: &Slot, messages: &Slab<Message>, retry: u32) -> Commit {
             Phase::DeadLetter(failed) | Phase::Keep { failed, .. } => {
                 // A new owner must not try again what was given up, also when it was for good
                 // after the first attempt: later events of the lane may have gone on.
-                (failed.attempts.max(retry.saturating_add(1)), failed.first_attempt)
+                (
+                    failed.attempts.max(retry.saturating_add(1)),
+                    failed.first_attempt,
+                )
             }
             Phase::Subscriber(_) | Phase::Reply(_) | Phase::KeepRaw { .. } => {
                 (message.attempts, message.first_attempt)
