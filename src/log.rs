@@ -425,7 +425,7 @@ pub trait Membership: Send + fmt::Debug {
     fn start(
         &mut self,
         partitions: Vec<(TopicPartition, Offset)>,
-    ) -> Result<Vec<(TopicPartition, Box<dyn Source>)>, LogError>;
+    ) -> Result<Vec<Started>, LogError>;
 
     /// Gives the partitions up (an answer to `Revoked`); their sources must be dropped first.
     fn release(&mut self, partitions: Vec<TopicPartition>);
@@ -437,6 +437,9 @@ pub trait Membership: Send + fmt::Debug {
     /// in the group is kept for its successor.
     fn leave(self: Box<Self>, stay: bool) -> LogFuture<'static, ()>;
 }
+
+/// A partition that is being read, and where its records come from.
+pub type Started = (TopicPartition, Box<dyn Source>);
 
 /// The records of one assigned partition, in order. Not taking from it is back-pressure: it
 /// fetches ahead to a bound and then waits.

@@ -42,6 +42,10 @@ pub(crate) enum End {
     MembershipLost(LogError),
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box for every attempt would cost more"
+)]
 enum Done {
     Attempted(MessageId, AttemptReport),
     Kept(MessageId, Result<(), LogError>),

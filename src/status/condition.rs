@@ -127,7 +127,7 @@ mod tests {
         let mut conditions = Conditions::default();
         conditions.set(&[("A", Truth::True), ("B", maybe.clone())], UnixMillis(1));
         assert_eq!(conditions.ready(), maybe);
-        conditions.set(&[("A", no.clone()), ("B", maybe.clone())], UnixMillis(2));
+        conditions.set(&[("A", no.clone()), ("B", maybe)], UnixMillis(2));
         assert_eq!(conditions.ready(), no);
         conditions.set(&[("A", Truth::True), ("B", Truth::True)], UnixMillis(3));
         assert!(is_true(&conditions.ready()));
