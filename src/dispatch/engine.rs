@@ -438,7 +438,7 @@ impl Engine {
             self.messages[id.0].due = None;
             self.ready.push_back(id);
         }
-        if self.working >= self.subscription.delivery.max_in_flight || self.ready.is_empty() {
+        if !self.has_room() || self.ready.is_empty() {
             return None;
         }
         if let Some(rate) = &mut self.rate
@@ -462,10 +462,15 @@ impl Engine {
         Some(work(id, message, slot, &self.subscription))
     }
 
+    fn has_room(&self) -> bool {
+        self.working < self.subscription.delivery.max_in_flight
+    }
+
     /// When to look again although nothing came in; `None`: not before something does.
     pub(crate) fn next_due(&self) -> Option<Instant> {
+        // Without room the end of an attempt is what to wait for, not the next permit.
         let limited = match &self.rate {
-            Some(rate) if !self.ready.is_empty() => Some(rate.next()),
+            Some(rate) if !self.ready.is_empty() && self.has_room() => Some(rate.next()),
             _ => None,
         };
         match (self.timers.next(), limited) {
