@@ -198,7 +198,7 @@ impl<D: Deliver> Dispatcher<D> {
         let due = [self.engine.next_due(), commit, revocation, stopping];
         let next = due.into_iter().flatten().min().unwrap_or(far);
         // An hour more or less is no reason to touch the timer on every turn.
-        if timer.deadline() != next && (next < far || timer.deadline() < Instant::now()) {
+        if timer.deadline() != next && (next < far || timer.deadline() <= Instant::now()) {
             timer.as_mut().reset(next);
         }
     }
