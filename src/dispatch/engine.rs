@@ -45,6 +45,14 @@ pub(crate) struct Now {
     pub(crate) mono: Instant,
 }
 
+impl Now {
+    /// So much later; a delay that no clock can hold ends in a century.
+    fn later(self, delay: Duration) -> Instant {
+        const CENTURY: Duration = Duration::from_secs(36_525 * 86_400);
+        self.mono + delay.min(CENTURY)
+    }
+}
+
 /// A message while it is unfinished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MessageId(usize);
@@ -424,7 +432,7 @@ impl Engine {
         match message.due.take() {
             Some(due) if due > now.wall => {
                 message.due = Some(due);
-                self.timers.add(now.mono + due.since(now.wall), id);
+                self.timers.add(now.later(due.since(now.wall)), id);
             }
             _ => self.ready.push_back(id),
         }
@@ -551,7 +559,7 @@ impl Engine {
         }
         slot.dirty = true;
         if slot.life == Life::Open {
-            self.timers.add(now.mono + delay, id);
+            self.timers.add(now.later(delay), id);
         }
         // A dead-letter sink that fails must not hold up the events behind this one.
         if in_dead_letter {
@@ -666,7 +674,7 @@ impl Engine {
         let delay = Duration::from_millis(100 << tries.min(8));
         message.due = Some(now.wall.plus(delay));
         if self.slots[message.slot.0].life == Life::Open {
-            self.timers.add(now.mono + delay, id);
+            self.timers.add(now.later(delay), id);
         }
         self.leave_lane(id, now);
     }
