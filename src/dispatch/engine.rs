@@ -446,7 +446,11 @@ impl Engine {
             self.messages[id.0].due = None;
             self.ready.push_back(id);
         }
-        if !self.has_room() || self.ready.is_empty() {
+        if !self.has_room() {
+            return None;
+        }
+        self.drop_unwanted_replies(now);
+        if self.ready.is_empty() {
             return None;
         }
         if let Some(rate) = &mut self.rate
@@ -455,12 +459,6 @@ impl Engine {
             return None;
         }
         let id = self.ready.pop_front()?;
-        if matches!(self.messages[id.0].phase, Phase::Reply(_)) && self.subscription.reply.is_none()
-        {
-            // The reply sink was configured away: a reply without one is dropped.
-            self.finish(id, now);
-            return self.next_work(now);
-        }
         self.working += 1;
         self.metrics.in_flight(self.working);
         let message = &mut self.messages[id.0];
@@ -468,6 +466,17 @@ impl Engine {
         let slot = &mut self.slots[message.slot.0];
         slot.working += 1;
         Some(work(id, message, slot, &self.subscription))
+    }
+
+    /// The reply sink was configured away: a reply without one is dropped.
+    fn drop_unwanted_replies(&mut self, now: Now) {
+        while let Some(&id) = self.ready.front()
+            && self.subscription.reply.is_none()
+            && matches!(self.messages[id.0].phase, Phase::Reply(_))
+        {
+            self.ready.pop_front();
+            self.finish(id, now);
+        }
     }
 
     fn has_room(&self) -> bool {
