@@ -277,8 +277,12 @@ impl Engine {
         // them stays until the partition is dropped.
         self.ready.retain(|id| self.messages[id.0].slot != slot);
         self.timers.retain(|id| self.messages[id.0].slot != slot);
+        let retrying = |engine: &Self, id: MessageId| {
+            let offset = engine.messages[id.0].offset;
+            engine.slots[slot.0].retrying.contains_key(&offset)
+        };
         for id in gone {
-            if self.messages[id.0].attempts == 0 {
+            if !retrying(self, id) {
                 self.forget(id);
             }
         }
