@@ -30,6 +30,8 @@ use crate::log::{
 
 /// Records taken from one partition before the next has its turn.
 const TAKE: usize = 256;
+/// How soon memory that other subscriptions held is noticed to be free.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a final commit may take.
 const FINAL_COMMIT: Duration = Duration::from_secs(5);
 
@@ -195,7 +197,11 @@ impl<D: Deliver> Dispatcher<D> {
             .iter()
             .map(|revocation| revocation.deadline)
             .min();
-        let due = [self.engine.next_due(), commit, revocation, stopping];
+        let memory = self
+            .engine
+            .waits_for_memory()
+            .then(|| Instant::now() + MEMORY_INTERVAL);
+        let due = [self.engine.next_due(), commit, revocation, stopping, memory];
         let next = due.into_iter().flatten().min().unwrap_or(far);
         // An hour more or less is no reason to touch the timer on every turn.
         if timer.deadline() != next && (next < far || timer.deadline() <= Instant::now()) {

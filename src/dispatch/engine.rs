@@ -38,6 +38,9 @@ use crate::delivery::{Failure, Reason, Success};
 use crate::event::Event;
 use crate::log::{Commit, LogError, Offset, Partition, Record, StoredRecord, TopicPartition};
 
+/// Bytes that a subscription may hold although the others hold all there is.
+const RESERVE: usize = 256 << 10;
+
 /// The time, twice: for what is stored, and for timers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
@@ -190,6 +193,8 @@ pub(crate) struct Engine {
     timers: Timers<MessageId>,
     working: usize,
     bytes: usize,
+    /// The moving average of records' sizes.
+    typical_bytes: usize,
 }
 
 impl Drop for Engine {
@@ -220,6 +225,8 @@ impl Engine {
             timers: Timers::default(),
             working: 0,
             bytes: 0,
+            // As long as nothing is known: few.
+            typical_bytes: 1 << 20,
         }
     }
 
@@ -325,14 +332,34 @@ impl Engine {
             .delivery
             .max_window
             .saturating_sub(slot.tracker.unfinished());
-        let ahead = (2 * self.subscription.delivery.max_in_flight).saturating_sub(self.ready.len());
-        let spent = self.bytes >= self.settings.max_subscription_bytes
-            || (self.budget.is_spent() && !self.messages.is_empty());
-        if spent && !self.messages.is_empty() {
-            0
-        } else {
-            window.min(ahead)
+        let ahead = self.subscription.delivery.max_in_flight.saturating_mul(2);
+        let ahead = ahead.saturating_sub(self.ready.len());
+        window.min(ahead).min(self.memory_credit())
+    }
+
+    /// How many records there is memory for, going by the size of those that came last.
+    fn memory_credit(&self) -> usize {
+        match self.free_bytes() {
+            0 if !self.messages.is_empty() => 0,
+            free => (free / self.typical_bytes.max(1)).max(1),
         }
+    }
+
+    fn free_bytes(&self) -> usize {
+        let own = self
+            .settings
+            .max_subscription_bytes
+            .saturating_sub(self.bytes);
+        let reserve = RESERVE.saturating_sub(self.bytes);
+        own.min(self.budget.left().max(reserve))
+    }
+
+    /// Whether nothing is taken because other subscriptions hold the memory there is. Nobody tells
+    /// when they give it back.
+    pub(crate) fn waits_for_memory(&self) -> bool {
+        self.free_bytes() == 0
+            && self.bytes < self.settings.max_subscription_bytes
+            && !self.messages.is_empty()
     }
 
     /// Whether a partition takes nothing because too many of its events are unfinished.
@@ -358,6 +385,7 @@ impl Engine {
             return;
         }
         let bytes = record.byte_len();
+        self.typical_bytes = (7 * self.typical_bytes + bytes) / 8;
         self.bytes += bytes;
         self.budget.take(bytes);
         let restored = slot.restored.remove(&offset);
