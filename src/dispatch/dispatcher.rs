@@ -163,20 +163,21 @@ impl<D: Deliver> Dispatcher<D> {
                         self.engine.close(slot);
                     }
                 }
+                // What is rare comes before what may never cease.
+                result = result_of(&mut self.committing) => self.commit_ended(result),
+                found = found_by(&mut self.lookup) => self.start(found),
+                Ok(()) = changes.changed(), if stopping.is_none() => {
+                    self.subscription = Arc::clone(&changes.borrow_and_update());
+                    self.engine.update(Arc::clone(&self.subscription));
+                }
                 Some(done) = work.next(), if !work.is_empty() => {
                     self.done(done);
                     while let Some(Some(done)) = work.next().now_or_never() {
                         self.done(done);
                     }
                 }
-                result = result_of(&mut self.committing) => self.commit_ended(result),
-                found = found_by(&mut self.lookup) => self.start(found),
                 () = wake.notified() => {}
                 () = &mut timer => {}
-                Ok(()) = changes.changed(), if stopping.is_none() => {
-                    self.subscription = Arc::clone(&changes.borrow_and_update());
-                    self.engine.update(Arc::clone(&self.subscription));
-                }
             }
         }
     }
