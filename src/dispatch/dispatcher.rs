@@ -159,13 +159,15 @@ impl<D: Deliver> Dispatcher<D> {
                 biased;
                 () = stop.cancelled(), if stopping.is_none() => {
                     stopping = Some(Instant::now() + self.tools.settings.drain_timeout);
+                    // What is still looked up is not begun.
+                    self.lookup = None;
                     for slot in self.engine.live_slots() {
                         self.engine.close(slot);
                     }
                 }
                 // What is rare comes before what may never cease.
                 result = result_of(&mut self.committing) => self.commit_ended(result),
-                found = found_by(&mut self.lookup) => self.start(found),
+                found = found_by(&mut self.lookup), if stopping.is_none() => self.start(found),
                 Ok(()) = changes.changed(), if stopping.is_none() => {
                     self.subscription = Arc::clone(&changes.borrow_and_update());
                     self.engine.update(Arc::clone(&self.subscription));
