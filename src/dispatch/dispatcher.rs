@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use futures_util::future::FutureExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{AttemptWork, Engine, MessageId, Now, SlotId, Work};
@@ -136,10 +136,11 @@ impl<D: Deliver> Dispatcher<D> {
         let mut stopping = None;
         loop {
             self.group_events();
+            self.take_records();
             if let Some(error) = self.lost.take() {
+                drop(work);
                 return self.abandon(error).await;
             }
-            self.take_records();
             let now = self.now();
             while let Some(job) = self.engine.next_work(now) {
                 work.push(perform(
@@ -504,43 +505,55 @@ impl<D: Deliver> Dispatcher<D> {
 
     /// Commits what is finished and leaves the group.
     async fn leave(mut self) -> End {
-        if let Some(committing) = self.committing.take() {
-            let result = timeout(FINAL_COMMIT, committing.result).await;
-            if !matches!(result, Ok(Ok(()))) {
-                committing
-                    .slots
-                    .iter()
-                    .for_each(|slot| self.engine.commit_failed(*slot));
-            }
-        }
-        let slots = self.engine.live_slots();
-        if self.commit(&slots)
-            && let Some(committing) = self.committing.take()
-        {
-            match timeout(FINAL_COMMIT, committing.result).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(
-                    subscription = %self.subscription.name, %error,
-                    "the last commit failed: some events will be delivered again"
-                ),
-                Err(_) => tracing::warn!(
-                    subscription = %self.subscription.name,
-                    "the last commit was not answered: some events may be delivered again"
-                ),
-            }
-        }
+        self.commit_the_last().await;
         let stay = self.tools.settings.stay_in_group;
         self.go(stay).await;
         End::Stopped
     }
 
-    /// The membership is over: nothing can be committed any more.
-    async fn abandon(self, error: LogError) -> End {
+    async fn commit_the_last(&mut self) {
+        let before = self.commit_answer().await;
+        let slots = self.engine.live_slots();
+        let answer = if self.commit(&slots) {
+            self.commit_answer().await
+        } else {
+            before
+        };
+        if let Err(error) = answer {
+            tracing::warn!(
+                subscription = %self.subscription.name, %error,
+                "the last commit failed: some events will be delivered again"
+            );
+        }
+    }
+
+    /// The result of the commit on its way, if there is one, repeated without its metadata if that
+    /// is refused.
+    async fn commit_answer(&mut self) -> Result<(), LogError> {
+        let deadline = Instant::now() + FINAL_COMMIT;
+        let mut answer = Ok(());
+        while self.committing.is_some() {
+            let result = timeout_at(deadline, result_of(&mut self.committing)).await;
+            answer = result.unwrap_or_else(|_| Err(LogError::TimedOut("a commit".into())));
+            self.commit_ended(answer.clone());
+        }
+        answer
+    }
+
+    /// Ends a membership that is over, or that cannot go on. What is finished is committed where
+    /// that is still possible.
+    async fn abandon(mut self, error: LogError) -> End {
+        if !matches!(error, LogError::MembershipLost(_)) {
+            self.commit_the_last().await;
+        }
         self.go(true).await;
         End::MembershipLost(error)
     }
 
     async fn go(self, stay: bool) {
+        for slot in self.engine.live_slots() {
+            self.progress.gone(self.engine.partition(slot));
+        }
         drop(self.sources);
         let leaving = self.membership.leave(stay);
         if timeout(self.tools.settings.leave_timeout, leaving)
