@@ -149,8 +149,9 @@ impl<D: Deliver> Dispatcher<D> {
                     job,
                 ));
             }
-            self.begin_commit(now.mono);
+            // First, so that no commit goes out for partitions that are lost.
             self.end_revocations(now.mono);
+            self.begin_commit(now.mono);
             if stopping.is_some_and(|deadline| self.is_drained(deadline, now.mono)) {
                 drop(work);
                 return self.leave().await;
@@ -367,6 +368,12 @@ impl<D: Deliver> Dispatcher<D> {
             .collect();
         for slot in &slots {
             self.engine.close(*slot);
+        }
+        if lost {
+            // Nothing is left to wait for in an earlier revocation either.
+            for before in &mut self.revocations {
+                before.lost |= before.partitions.iter().all(|at| partitions.contains(at));
+            }
         }
         let deadline = Instant::now() + self.tools.settings.revocation_timeout;
         self.revocations.push(Revocation {
