@@ -70,7 +70,26 @@ struct Revocation {
     /// Until then what is in flight may finish, and the last commit get through.
     deadline: Instant,
     lost: bool,
-    committed: bool,
+    last_commit: LastCommit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LastCommit {
+    /// To be sent, not before this time.
+    Due(Instant),
+    /// It went out, or there is no time for another try.
+    Made,
+}
+
+impl Revocation {
+    /// When there is something to do about it although nothing comes in.
+    fn due(&self, now: Instant) -> Instant {
+        match self.last_commit {
+            _ if now < self.deadline => self.deadline,
+            LastCommit::Due(time) if now < time => time,
+            LastCommit::Due(_) | LastCommit::Made => self.deadline + FINAL_COMMIT,
+        }
+    }
 }
 
 /// See the module.
@@ -197,11 +216,8 @@ impl<D: Deliver> Dispatcher<D> {
         let far = Instant::now() + Duration::from_secs(3600);
         let commit = (self.engine.is_dirty() && self.committing.is_none())
             .then_some(self.next_commit.max(Instant::now()));
-        let revocation = self
-            .revocations
-            .iter()
-            .map(|revocation| revocation.deadline)
-            .min();
+        let now = Instant::now();
+        let revocation = self.revocations.iter().map(|r| r.due(now)).min();
         let memory = self
             .engine
             .waits_for_memory()
@@ -381,7 +397,7 @@ impl<D: Deliver> Dispatcher<D> {
             slots,
             deadline,
             lost,
-            committed: false,
+            last_commit: LastCommit::Due(Instant::now()),
         });
     }
 
@@ -401,10 +417,12 @@ impl<D: Deliver> Dispatcher<D> {
                     index += 1;
                     continue;
                 }
-                if !revocation.committed {
-                    self.revocations[index].committed = true;
-                    let slots = self.revocations[index].slots.clone();
-                    if self.commit(&slots) {
+                if let LastCommit::Due(time) = revocation.last_commit {
+                    let slots = revocation.slots.clone();
+                    if now >= time {
+                        self.revocations[index].last_commit = LastCommit::Made;
+                    }
+                    if now < time || self.commit(&slots) {
                         index += 1;
                         continue;
                     }
@@ -490,7 +508,9 @@ impl<D: Deliver> Dispatcher<D> {
                 }
                 for revocation in &mut self.revocations {
                     // Another try, as long as there is time.
-                    revocation.committed = Instant::now() >= revocation.deadline;
+                    if Instant::now() < revocation.deadline {
+                        revocation.last_commit = LastCommit::Due(self.next_commit);
+                    }
                 }
                 if let LogError::MembershipLost(_) = error {
                     self.lost.get_or_insert(error);
