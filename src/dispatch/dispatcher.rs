@@ -245,6 +245,10 @@ impl<D: Deliver> Dispatcher<D> {
 
     fn take_records(&mut self) {
         let mut full = 0;
+        // Another one is first each time: a backlog of one must not take all the room.
+        if self.sources.len() > 1 {
+            self.sources.rotate_left(1);
+        }
         for (slot, source) in &mut self.sources {
             loop {
                 let room = self.engine.credit(*slot).min(TAKE);
