@@ -5,7 +5,7 @@
 //! Each turn of the loop looks at everything there may be, then sleeps until one of its wakers
 //! says that there may be more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,7 +104,8 @@ pub(crate) struct Dispatcher<D> {
     buffer: Vec<StoredRecord>,
     /// How far each partition was read by this process, to count what is read again.
     furthest: HashMap<TopicPartition, Offset>,
-    lookup: Option<(Vec<TopicPartition>, Lookup)>,
+    /// Assignments whose commits are looked up, in the order they came.
+    lookups: VecDeque<(Vec<TopicPartition>, Lookup)>,
     committing: Option<Committing>,
     next_commit: Instant,
     revocations: Vec<Revocation>,
@@ -135,7 +136,7 @@ impl<D: Deliver> Dispatcher<D> {
             sources: Vec::new(),
             buffer: Vec::with_capacity(TAKE),
             furthest: HashMap::new(),
-            lookup: None,
+            lookups: VecDeque::new(),
             committing: None,
             next_commit: Instant::now(),
             revocations: Vec::new(),
@@ -181,14 +182,14 @@ impl<D: Deliver> Dispatcher<D> {
                 () = stop.cancelled(), if stopping.is_none() => {
                     stopping = Some(Instant::now() + self.tools.settings.drain_timeout);
                     // What is still looked up is not begun.
-                    self.lookup = None;
+                    self.lookups.clear();
                     for slot in self.engine.live_slots() {
                         self.engine.close(slot);
                     }
                 }
                 // What is rare comes before what may never cease.
                 result = result_of(&mut self.committing) => self.commit_ended(result),
-                found = found_by(&mut self.lookup), if stopping.is_none() => self.start(found),
+                found = found_by(&mut self.lookups), if stopping.is_none() => self.start(found),
                 Ok(()) = changes.changed(), if stopping.is_none() => {
                     self.subscription = Arc::clone(&changes.borrow_and_update());
                     self.engine.update(Arc::clone(&self.subscription));
@@ -302,9 +303,7 @@ impl<D: Deliver> Dispatcher<D> {
                         Arc::clone(&self.subscription),
                         partitions.clone(),
                     );
-                    let before = self.lookup.take();
-                    debug_assert!(before.is_none(), "an assignment was not answered");
-                    self.lookup = Some((partitions, Box::pin(lookup)));
+                    self.lookups.push_back((partitions, Box::pin(lookup)));
                 }
                 GroupEvent::Revoked { partitions, lost } => self.revoked(partitions, lost),
                 GroupEvent::Failed(error @ LogError::MembershipLost(_)) => {
@@ -318,7 +317,7 @@ impl<D: Deliver> Dispatcher<D> {
     }
 
     fn start(&mut self, found: Found) {
-        let Some((wanted, _)) = self.lookup.take() else {
+        let Some((wanted, _)) = self.lookups.pop_front() else {
             return;
         };
         // What was revoked while its commits were looked up is not ours to start.
@@ -377,8 +376,12 @@ impl<D: Deliver> Dispatcher<D> {
             subscription = %self.subscription.name, partitions = partitions.len(), lost,
             "partitions revoked"
         );
-        if let Some((wanted, _)) = &mut self.lookup {
+        for (wanted, lookup) in &mut self.lookups {
             wanted.retain(|at| !partitions.contains(at));
+            if wanted.is_empty() {
+                // There may be no answer any more about what is gone, and others wait behind it.
+                *lookup = Box::pin(std::future::ready(Found::new()));
+            }
         }
         let slots: Vec<SlotId> = self
             .engine
@@ -626,8 +629,8 @@ async fn result_of(committing: &mut Option<Committing>) -> Result<(), LogError> 
     }
 }
 
-async fn found_by(lookup: &mut Option<(Vec<TopicPartition>, Lookup)>) -> Found {
-    match lookup {
+async fn found_by(lookups: &mut VecDeque<(Vec<TopicPartition>, Lookup)>) -> Found {
+    match lookups.front_mut() {
         Some((_, lookup)) => lookup.await,
         None => std::future::pending().await,
     }
