@@ -377,10 +377,12 @@ impl<D: Deliver> Dispatcher<D> {
             "partitions revoked"
         );
         for (wanted, lookup) in &mut self.lookups {
+            let before = wanted.len();
             wanted.retain(|at| !partitions.contains(at));
-            if wanted.is_empty() {
-                // There may be no answer any more about what is gone, and others wait behind it.
-                *lookup = Box::pin(std::future::ready(Found::new()));
+            if wanted.len() < before {
+                // About what is gone there may be no answer any more, and others wait behind it.
+                let (log, of) = (Arc::clone(&self.tools.log), Arc::clone(&self.subscription));
+                *lookup = Box::pin(look_up(log, of, wanted.clone()));
             }
         }
         let slots: Vec<SlotId> = self
@@ -646,18 +648,13 @@ async fn look_up(
     while !partitions.is_empty() {
         let commits = log.committed(&subscription.group, &partitions).await;
         let marks = log.watermarks(&subscription.topic).await;
-        match (commits, marks) {
-            (Ok(commits), Ok(marks)) => {
-                return partitions
-                    .into_iter()
-                    .zip(commits)
-                    .filter_map(|(at, commit)| {
-                        let marks = *marks.get(at.partition.index())?;
-                        Some((at, commit, marks))
-                    })
-                    .collect();
-            }
-            (Err(error), _) | (_, Err(error)) => {
+        let found = match (commits, marks) {
+            (Ok(commits), Ok(marks)) => join(&partitions, commits, &marks),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        };
+        match found {
+            Ok(found) => return found,
+            Err(error) => {
                 tracing::warn!(
                     subscription = %subscription.name, %error,
                     "the group's commits could not be read, trying again"
@@ -668,6 +665,20 @@ async fn look_up(
         pause = (pause * 2).min(Duration::from_secs(2));
     }
     Vec::new()
+}
+
+/// What was found for each partition; an error when the watermarks are of a time before it was.
+fn join(
+    partitions: &[TopicPartition],
+    commits: Vec<Option<Commit>>,
+    marks: &[Watermarks],
+) -> Result<Found, LogError> {
+    let found = partitions.iter().zip(commits).map(|(at, commit)| {
+        let marks = marks.get(at.partition.index());
+        let marks = marks.ok_or_else(|| LogError::UnknownPartition(at.clone()))?;
+        Ok((at.clone(), commit, *marks))
+    });
+    found.collect()
 }
 
 async fn perform<D: Deliver>(
