@@ -16,6 +16,8 @@ mod progress;
 mod rate;
 mod start;
 mod supervisor;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod tools;
 

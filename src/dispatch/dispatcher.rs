@@ -755,3 +755,6 @@ async fn attempt<D: Deliver>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
