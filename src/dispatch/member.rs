@@ -167,3 +167,6 @@ impl<D: Deliver> Member<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

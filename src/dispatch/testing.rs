@@ -130,11 +130,6 @@ impl Story {
         self.began().iter().filter(|begun| *begun == id).count()
     }
 
-    /// When the attempts for the event began.
-    pub(crate) fn attempt_times(&self, id: &str) -> Vec<Instant> {
-        self.pick(|at, happening| (*happening == Happening::Began(id.into())).then_some(at))
-    }
-
     /// How many attempts succeeded for the event.
     pub(crate) fn deliveries(&self, id: &str) -> usize {
         let ok = Happening::Ended(id.into(), Ended::Delivered);

@@ -9,6 +9,7 @@ mod limits;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::dispatch::Settings;
 use crate::dispatch::budget::Budget;
 use crate::dispatch::testing::{Answer, AppendAnswer, CommitAnswer, Ended, Happening, World};
 use crate::dispatch::testing::{at, event, http, subscription};
@@ -75,8 +76,6 @@ impl Running {
 fn world(partitions: usize) -> World {
     with(Settings::default(), partitions)
 }
-
-use super::super::Settings;
 
 fn with(settings: Settings, partitions: usize) -> World {
     let world = World::with(settings);

@@ -252,9 +252,11 @@ async fn a_partition_that_cannot_be_read_ends_it_at_once_with_its_commits_made()
     put(&world, 0, 1);
     world.begun("0.0", 2).await;
     let before = Instant::now();
-    world.log.fail_take(&at(1), LogError::OutOfRange(at(1)));
+    world
+        .log
+        .fail_take(&at(1), LogError::Damaged("test".into()));
     match running.end.await.unwrap() {
-        End::MembershipLost(error) => assert_eq!(error, LogError::OutOfRange(at(1))),
+        End::MembershipLost(error) => assert_eq!(error, LogError::Damaged("test".into())),
         End::Stopped => panic!("nobody stopped it"),
     }
     assert_eq!(Instant::now(), before);

@@ -220,3 +220,27 @@ async fn who_takes_over_from_a_failing_dead_letter_topic_calls_no_subscriber_aga
     assert_eq!(world.log.records(&sub.dead_letter_topic).len(), 1);
     assert_eq!(world.story.attempts("0.0"), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_letter_topic_never_answered_is_kept_by_the_next_owner() {
+    let (world, mut sub) = (world(1), subscription("sub"));
+    sub.delivery.ordering = crate::channel::Ordering::Partition;
+    world.sinks.answer(|call| match &*call.id {
+        "0.0" => Answer::Code(400, Duration::ZERO),
+        _ => Answer::NOW,
+    });
+    let hang = AppendAnswer::Hang;
+    world.log.answer_appends(&sub.dead_letter_topic, &hang, 1);
+    put(&world, 0, 3);
+    let running = Running::start(&world, &sub);
+    world.begun("0.0", 1).await;
+    world.pass(60 * SECOND).await;
+    assert_eq!(world.offset(0), 0, "not before it is kept");
+    let before = Instant::now();
+    running.stop().await;
+    assert_eq!(Instant::now() - before, 20 * SECOND);
+    let _successor = Running::start(&world, &sub);
+    world.committed(0, 3).await;
+    assert_eq!(world.log.records(&sub.dead_letter_topic).len(), 1);
+    assert_eq!(world.story.attempts("0.0"), 1, "it was given up before");
+}
