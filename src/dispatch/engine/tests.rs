@@ -8,7 +8,7 @@ use rand::RngExt;
 
 use super::*;
 use crate::channel::{
-    Backoff, BackoffPolicy, DeliverySpec, Format, HttpSink, Ordering, ResourceName, RetryCodes,
+    Backoff, BackoffPolicy, DeliverySpec, HttpSink, Ordering, ResourceName, RetryCodes,
 };
 use crate::delivery::Reason;
 use crate::dispatch::DispatchMetrics;
@@ -53,7 +53,7 @@ fn subscription(ordering: Ordering, retry: u32) -> Subscription {
             timeout: Duration::from_secs(30),
             retry_after_max: Duration::from_secs(600),
             retry_codes: RetryCodes::Standard,
-            format: Format::Binary,
+            format: None,
             ordering,
             max_in_flight: 4,
             max_window: 16,
