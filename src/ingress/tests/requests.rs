@@ -194,6 +194,33 @@ async fn a_request_that_is_cut_off_stores_nothing() {
     assert!(server.log.take().is_empty());
 }
 
+/// Which of two lengths ends the body, proxies see differently: what comes after it is not taken
+/// for a request, whoever was right (RFC 9112 6.3).
+#[tokio::test]
+async fn nothing_is_taken_after_a_body_with_two_lengths() {
+    let server = Server::start(Settings::default()).await;
+    for (lengths, body) in [
+        (
+            "Content-Length: 3\r\nTransfer-Encoding: chunked",
+            "1\r\nx\r\n0\r\n\r\n",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nContent-Length: 3",
+            "1\r\nx\r\n0\r\n\r\n",
+        ),
+    ] {
+        let first = binary("1", "", "").replace("Content-Length: 0", lengths);
+        let mut client = server.connect().await;
+        let smuggled = binary("smuggled", "", "");
+        client
+            .send(format!("{first}{body}{smuggled}").as_bytes())
+            .await;
+        assert_eq!(client.reply(false).await.unwrap().status, 202, "{lengths}");
+        client.closed().await;
+        assert_eq!(ids(&server.log.take()), ["1"], "{lengths}");
+    }
+}
+
 #[tokio::test]
 async fn channels_come_and_go_at_run_time() {
     let server = Server::start(Settings::default()).await;
