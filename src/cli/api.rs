@@ -82,6 +82,13 @@ pub(super) fn text(value: &Value, pointer: &str) -> String {
     }
 }
 
+/// What is worth knowing about a channel's topic.
+pub(super) fn notes(channel: &Value) -> Vec<&str> {
+    let notes = channel.pointer("/status/topic/notes");
+    let notes = notes.and_then(Value::as_array).into_iter().flatten();
+    notes.filter_map(Value::as_str).collect()
+}
+
 /// The conditions of a resource.
 pub(super) fn conditions(resource: &Value) -> &[Value] {
     resource
