@@ -151,9 +151,15 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&part, path)
 }
 
-pub(super) fn open_log(config: &Config, clock: &Clock) -> Result<Arc<dyn EventLog>, StartError> {
-    if config.bootstrap_servers.is_empty() {
-        let dir = config.data_dir.join("log");
+/// Where the embedded log is, if that is the log.
+pub(crate) fn embedded_dir(config: &Config) -> Option<PathBuf> {
+    let embedded = config.bootstrap_servers.is_empty();
+    embedded.then(|| config.data_dir.join("log"))
+}
+
+/// Opens the log that the configuration names.
+pub(crate) fn open_log(config: &Config, clock: &Clock) -> Result<Arc<dyn EventLog>, StartError> {
+    if let Some(dir) = embedded_dir(config) {
         let settings = embedded::Settings {
             dir,
             ..embedded::Settings::default()

@@ -20,4 +20,5 @@ mod log_contract;
 mod manifests;
 mod metrics;
 mod process;
+mod purge;
 mod restart;
