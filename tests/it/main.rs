@@ -21,4 +21,5 @@ mod manifests;
 mod metrics;
 mod process;
 mod purge;
+mod random_bytes;
 mod restart;
