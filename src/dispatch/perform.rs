@@ -137,8 +137,8 @@ async fn attempt<D: Deliver>(
         Sink::Http(sink) => {
             let attempt = Attempt {
                 sink,
+                format: delivery.format.unwrap_or(work.event.received_as()),
                 event: work.event,
-                format: delivery.format,
                 timeout: delivery.timeout,
                 retry_codes: delivery.retry_codes.clone(),
                 take_reply: work.take_reply,

@@ -9,8 +9,7 @@ use rand::RngExt;
 
 use super::*;
 use crate::channel::{
-    Backoff, BackoffPolicy, DeliverySpec, Format, HttpSink, Ordering, ResourceName, RetryCodes,
-    Sink,
+    Backoff, BackoffPolicy, DeliverySpec, HttpSink, Ordering, ResourceName, RetryCodes, Sink,
 };
 use crate::delivery::{Failure, Reason, Success};
 use crate::dispatch::DispatchMetrics;
@@ -58,7 +57,7 @@ fn subscription(ordering: Ordering, retry: u32) -> Subscription {
             timeout: Duration::from_secs(30),
             retry_after_max: Duration::from_secs(600),
             retry_codes: RetryCodes::Standard,
-            format: Format::Binary,
+            format: None,
             ordering,
             max_in_flight: 4,
             max_window: 16,
