@@ -150,6 +150,16 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&part, path)
 }
 
+/// The registry of all metrics, with those of the process (CPU, memory, open files) on it.
+pub(super) fn metrics() -> Result<prometheus::Registry, StartError> {
+    let metrics = prometheus::Registry::new();
+    #[cfg(target_os = "linux")]
+    metrics.register(Box::new(
+        prometheus::process_collector::ProcessCollector::for_self(),
+    ))?;
+    Ok(metrics)
+}
+
 pub(super) fn open_log(config: &Config, clock: &Clock) -> Result<Arc<dyn EventLog>, StartError> {
     if config.bootstrap_servers.is_empty() {
         let dir = config.data_dir.join("log");
