@@ -18,5 +18,6 @@ mod kafka_outage;
 mod log_contract;
 mod manifests;
 mod metrics;
+mod nodes;
 mod process;
 mod restart;
