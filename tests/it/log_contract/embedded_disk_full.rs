@@ -29,7 +29,7 @@ fn a_full_disk_is_never_acknowledged_and_recovered_from() {
     let dir = tempfile::tempdir().unwrap();
     let (_, module) = module_path!().split_once("::").unwrap();
     let run = "mount -t tmpfs -o size=120m tmpfs \"$0\" && exec \"$@\"";
-    let status = Command::new("unshare")
+    let output = Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c", run])
         .arg(dir.path())
         .arg(std::env::current_exe().unwrap())
@@ -40,9 +40,11 @@ fn a_full_disk_is_never_acknowledged_and_recovered_from() {
             "--nocapture",
         ])
         .env(DIR, dir.path())
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success());
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
 }
 
 #[tokio::test]
