@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus::Registry as Metrics;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -29,6 +28,7 @@ use crate::topics::Topics;
 
 use probe::LogProbe;
 pub use start::StartError;
+pub(crate) use start::{embedded_dir, open_log};
 
 /// How long the ingress gets to answer what it has taken, beyond the time of an append.
 const INGRESS_GRACE: Duration = Duration::from_secs(2);
@@ -70,7 +70,7 @@ impl App {
         } else {
             None
         };
-        let log = start::open_log(&config, &clock)?;
+        let log = open_log(&config, &clock)?;
         Ok(Self {
             config,
             clock,
@@ -106,7 +106,7 @@ impl App {
         let receiving = tasks.child();
         let watching = tasks.child();
         let serving = tasks.child();
-        let metrics = Metrics::new();
+        let metrics = start::metrics()?;
         let board = Board::new(self.clock.clone());
         let probe = LogProbe::new(Arc::clone(&self.log));
         let snapshots = Registry::load_and_watch(

@@ -34,4 +34,14 @@ impl Budget {
     pub(crate) fn left(&self) -> usize {
         self.limit.saturating_sub(self.used.load(Ordering::Relaxed))
     }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.used.load(Ordering::Relaxed) >= self.limit
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed) > 0
+    }
 }

@@ -16,16 +16,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{AttemptWork, Engine, MessageId, Now, SlotId, Work};
+use super::engine::{Engine, Now, SlotId};
 use super::metrics::SubscriptionMetrics;
+use super::perform::{Done, perform};
 use super::progress::Progress;
 use super::start::{Basis, start};
 use super::tools::Tools;
-use crate::channel::{Sink, Subscription};
-use crate::delivery::{Attempt, AttemptReport, Deliver, Failure, Reason, Success};
+use crate::channel::Subscription;
+use crate::delivery::Deliver;
 use crate::log::{
     Commit, Commits, EventLog, GroupEvent, GroupSpec, LogError, LogFuture, Membership, Offset,
-    Source, StoredRecord, Target, TopicPartition, Watermarks,
+    Partition, Source, StoredRecord, TopicPartition, Watermarks,
 };
 
 /// Records taken from one partition before the next has its turn.
@@ -35,6 +36,9 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a final commit may take.
 const FINAL_COMMIT: Duration = Duration::from_secs(5);
 
+/// At most so often the retry topic is trimmed.
+const TRIM_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Why a dispatcher ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -42,15 +46,6 @@ pub(crate) enum End {
     Stopped,
     /// It is no member any more; a new one may join.
     MembershipLost(LogError),
-}
-
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box for every attempt would cost more"
-)]
-enum Done {
-    Attempted(MessageId, AttemptReport),
-    Kept(MessageId, Result<(), LogError>),
 }
 
 type Found = Vec<(TopicPartition, Option<Commit>, Watermarks)>;
@@ -62,6 +57,15 @@ struct Committing {
     commits: Commits,
     result: LogFuture<'static, ()>,
 }
+
+/// How far one partition of the retry topic is.
+#[derive(Clone, Copy, Debug)]
+struct Trim {
+    committed: Offset,
+    trimmed: Offset,
+}
+
+type Trimming = (Vec<(Partition, Offset)>, LogFuture<'static, ()>);
 
 /// Partitions that are being given up.
 struct Revocation {
@@ -104,8 +108,12 @@ pub(crate) struct Dispatcher<D> {
     buffer: Vec<StoredRecord>,
     /// How far each partition was read by this process, to count what is read again.
     furthest: HashMap<TopicPartition, Offset>,
-    /// Assignments whose commits are looked up, in the order they came.
+    /// Assignments that are not answered yet, in order.
     lookups: VecDeque<(Vec<TopicPartition>, Lookup)>,
+    /// How far the retry topic is committed, and how far it was trimmed.
+    trims: HashMap<Partition, Trim>,
+    trimming: Option<Trimming>,
+    next_trim: Instant,
     committing: Option<Committing>,
     next_commit: Instant,
     revocations: Vec<Revocation>,
@@ -123,7 +131,7 @@ impl<D: Deliver> Dispatcher<D> {
     ) -> Result<Self, LogError> {
         let membership = tools.log.join(&GroupSpec {
             group: subscription.group.clone(),
-            topics: vec![subscription.topic.clone()],
+            topics: vec![subscription.topic.clone(), subscription.retry_topic.clone()],
             instance,
         })?;
         Ok(Self {
@@ -137,6 +145,9 @@ impl<D: Deliver> Dispatcher<D> {
             buffer: Vec::with_capacity(TAKE),
             furthest: HashMap::new(),
             lookups: VecDeque::new(),
+            trims: HashMap::new(),
+            trimming: None,
+            next_trim: Instant::now() + TRIM_INTERVAL,
             committing: None,
             next_commit: Instant::now(),
             revocations: Vec::new(),
@@ -163,15 +174,14 @@ impl<D: Deliver> Dispatcher<D> {
             }
             let now = self.now();
             while let Some(job) = self.engine.next_work(now) {
-                work.push(perform(
-                    Arc::clone(&self.tools),
-                    Arc::clone(&self.subscription),
-                    job,
-                ));
+                let at = job.slot().map(|slot| self.engine.partition(slot).clone());
+                let tools = Arc::clone(&self.tools);
+                work.push(perform(tools, Arc::clone(&self.subscription), at, job));
             }
             // First, so that no commit goes out for partitions that are lost.
             self.end_revocations(now.mono);
             self.begin_commit(now.mono);
+            self.begin_trim(now.mono);
             if stopping.is_some_and(|deadline| self.is_drained(deadline, now.mono)) {
                 drop(work);
                 return self.leave().await;
@@ -190,6 +200,7 @@ impl<D: Deliver> Dispatcher<D> {
                 // What is rare comes before what may never cease.
                 result = result_of(&mut self.committing) => self.commit_ended(result),
                 found = found_by(&mut self.lookups), if stopping.is_none() => self.start(found),
+                result = trimmed(&mut self.trimming) => self.trim_ended(result),
                 Ok(()) = changes.changed(), if stopping.is_none() => {
                     self.subscription = Arc::clone(&changes.borrow_and_update());
                     self.engine.update(Arc::clone(&self.subscription));
@@ -222,8 +233,18 @@ impl<D: Deliver> Dispatcher<D> {
         let memory = self
             .engine
             .waits_for_memory()
-            .then(|| Instant::now() + MEMORY_INTERVAL);
-        let due = [self.engine.next_due(), commit, revocation, stopping, memory];
+            .then(|| now + MEMORY_INTERVAL);
+        let behind = |trim: &Trim| trim.committed > trim.trimmed;
+        let trim =
+            (self.trimming.is_none() && self.trims.values().any(behind)).then_some(self.next_trim);
+        let due = [
+            self.engine.next_due(),
+            commit,
+            revocation,
+            stopping,
+            memory,
+            trim,
+        ];
         let next = due.into_iter().flatten().min().unwrap_or(far);
         // An hour more or less is no reason to touch the timer on every turn.
         if timer.deadline() != next && (next < far || timer.deadline() <= Instant::now()) {
@@ -239,6 +260,14 @@ impl<D: Deliver> Dispatcher<D> {
                 self.engine.attempted(id, report.result, now);
             }
             Done::Kept(id, result) => self.engine.kept(id, result, now),
+            Done::Parked(id, result) => self.engine.parked(id, result, now),
+            Done::Fetched(slot, wanted, result) => self.engine.fetched(slot, wanted, result, now),
+            Done::Checkpointed(slot, result) => {
+                if let Err(error) = &result {
+                    tracing::warn!(subscription = %self.subscription.name, %error, "a checkpoint was not stored");
+                }
+                self.engine.checkpointed(slot, result.is_ok());
+            }
         }
     }
 
@@ -246,6 +275,7 @@ impl<D: Deliver> Dispatcher<D> {
 
     fn take_records(&mut self) {
         let mut full = 0;
+        let mut cut = Vec::new();
         // Another one is first each time: a backlog of one must not take all the room.
         if self.sources.len() > 1 {
             self.sources.rotate_left(1);
@@ -276,6 +306,10 @@ impl<D: Deliver> Dispatcher<D> {
                             break;
                         }
                     }
+                    Err(LogError::OutOfRange(at)) => {
+                        cut.push((*slot, at));
+                        break;
+                    }
                     Err(error) => {
                         self.lost.get_or_insert(error);
                         break;
@@ -285,6 +319,20 @@ impl<D: Deliver> Dispatcher<D> {
             full += usize::from(self.engine.window_is_full(*slot));
         }
         self.metrics.paused(full);
+        for (slot, at) in cut {
+            self.begin_anew(slot, at);
+        }
+    }
+
+    /// Records were deleted before they were read: the partition begins anew at what is left.
+    fn begin_anew(&mut self, slot: SlotId, at: TopicPartition) {
+        tracing::warn!(
+            subscription = %self.subscription.name, partition = %at,
+            "the records to read next are gone: reading begins anew"
+        );
+        self.engine.drop_slot(slot);
+        self.sources.retain(|(source, _)| *source != slot);
+        self.look_up(vec![at]);
     }
 
     // ---- the group
@@ -298,12 +346,7 @@ impl<D: Deliver> Dispatcher<D> {
                         subscription = %self.subscription.name, partitions = partitions.len(),
                         "partitions assigned"
                     );
-                    let lookup = look_up(
-                        Arc::clone(&self.tools.log),
-                        Arc::clone(&self.subscription),
-                        partitions.clone(),
-                    );
-                    self.lookups.push_back((partitions, Box::pin(lookup)));
+                    self.look_up(partitions);
                 }
                 GroupEvent::Revoked { partitions, lost } => self.revoked(partitions, lost),
                 GroupEvent::Failed(error @ LogError::MembershipLost(_)) => {
@@ -314,6 +357,12 @@ impl<D: Deliver> Dispatcher<D> {
                 }
             }
         }
+    }
+
+    fn look_up(&mut self, partitions: Vec<TopicPartition>) {
+        let log = Arc::clone(&self.tools.log);
+        let lookup = look_up(log, Arc::clone(&self.subscription), partitions.clone());
+        self.lookups.push_back((partitions, Box::pin(lookup)));
     }
 
     fn start(&mut self, found: Found) {
@@ -327,18 +376,17 @@ impl<D: Deliver> Dispatcher<D> {
             let begin = start(commit.as_ref(), marks);
             self.report_start(&at, begin.basis);
             let kept = commit.filter(|_| begin.basis == Basis::Commit);
-            commits.insert(at.clone(), (begin.offset, kept));
+            commits.insert(at.clone(), (begin.offset, marks.high, kept));
             starts.push((at, begin.offset));
         }
         match self.membership.start(starts) {
             Ok(sources) => {
                 for (at, source) in sources {
-                    let Some((offset, commit)) = commits.remove(&at) else {
+                    let Some((offset, end, commit)) = commits.remove(&at) else {
                         continue;
                     };
-                    self.progress
-                        .committed(&at, commit.as_ref().map_or(offset, |c| c.offset));
-                    let slot = self.engine.open(at, offset, commit);
+                    self.note_commit(&at, commit.as_ref().map_or(offset, |c| c.offset));
+                    let slot = self.engine.open(at, offset, end, commit);
                     self.sources.push((slot, source));
                 }
             }
@@ -440,7 +488,12 @@ impl<D: Deliver> Dispatcher<D> {
             let revocation = self.revocations.remove(index);
             for slot in &revocation.slots {
                 self.engine.drop_slot(*slot);
-                self.progress.gone(self.engine.partition(*slot));
+                let at = self.engine.partition(*slot);
+                if at.topic == self.subscription.retry_topic {
+                    self.trims.remove(&at.partition);
+                } else {
+                    self.progress.gone(at);
+                }
             }
             self.sources
                 .retain(|(slot, _)| !revocation.slots.contains(slot));
@@ -489,7 +542,7 @@ impl<D: Deliver> Dispatcher<D> {
         match result {
             Ok(()) => {
                 for (at, commit) in &commits {
-                    self.progress.committed(at, commit.offset);
+                    self.note_commit(at, commit.offset);
                 }
             }
             Err(LogError::MetadataRefused(why))
@@ -528,6 +581,57 @@ impl<D: Deliver> Dispatcher<D> {
         }
     }
 
+    fn note_commit(&mut self, at: &TopicPartition, offset: Offset) {
+        if at.topic == self.subscription.retry_topic {
+            let trim = Trim {
+                committed: offset,
+                trimmed: offset,
+            };
+            self.trims.entry(at.partition).or_insert(trim).committed = offset;
+        } else {
+            self.progress.committed(at, offset);
+        }
+    }
+
+    /// Nothing in the retry topic expires: what is behind the commits is deleted, now and then.
+    fn begin_trim(&mut self, now: Instant) {
+        if self.trimming.is_some() || now < self.next_trim {
+            return;
+        }
+        self.next_trim = now + TRIM_INTERVAL;
+        let behind = |(partition, trim): (&Partition, &Trim)| {
+            (trim.committed > trim.trimmed).then_some((*partition, trim.committed))
+        };
+        let before: Vec<(Partition, Offset)> = self.trims.iter().filter_map(behind).collect();
+        if before.is_empty() {
+            return;
+        }
+        let (log, topic) = (
+            Arc::clone(&self.tools.log),
+            self.subscription.retry_topic.clone(),
+        );
+        let what = before.clone();
+        let trimming = Box::pin(async move { log.trim(&topic, &what).await });
+        self.trimming = Some((before, trimming));
+    }
+
+    fn trim_ended(&mut self, result: Result<(), LogError>) {
+        let Some((before, _)) = self.trimming.take() else {
+            return;
+        };
+        if let Err(error) = result {
+            tracing::warn!(
+                subscription = %self.subscription.name, %error,
+                "the retry topic cannot be trimmed: it grows until it can"
+            );
+        }
+        for (partition, offset) in before {
+            if let Some(trim) = self.trims.get_mut(&partition) {
+                trim.trimmed = offset;
+            }
+        }
+    }
+
     // ---- the end
 
     fn is_drained(&self, deadline: Instant, now: Instant) -> bool {
@@ -545,6 +649,16 @@ impl<D: Deliver> Dispatcher<D> {
         let stay = self.tools.settings.stay_in_group;
         self.go(stay).await;
         End::Stopped
+    }
+
+    /// Ends a membership that is over, or that cannot go on. What is finished is committed where
+    /// that is still possible.
+    async fn abandon(mut self, error: LogError) -> End {
+        if !matches!(error, LogError::MembershipLost(_)) {
+            self.commit_the_last().await;
+        }
+        self.go(true).await;
+        End::MembershipLost(error)
     }
 
     async fn commit_the_last(&mut self) {
@@ -574,16 +688,6 @@ impl<D: Deliver> Dispatcher<D> {
             self.commit_ended(answer.clone());
         }
         answer
-    }
-
-    /// Ends a membership that is over, or that cannot go on. What is finished is committed where
-    /// that is still possible.
-    async fn abandon(mut self, error: LogError) -> End {
-        if !matches!(error, LogError::MembershipLost(_)) {
-            self.commit_the_last().await;
-        }
-        self.go(true).await;
-        End::MembershipLost(error)
     }
 
     async fn go(self, stay: bool) {
@@ -638,6 +742,13 @@ async fn found_by(lookups: &mut VecDeque<(Vec<TopicPartition>, Lookup)>) -> Foun
     }
 }
 
+async fn trimmed(trimming: &mut Option<Trimming>) -> Result<(), LogError> {
+    match trimming {
+        Some((_, result)) => result.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Commits and watermarks of the partitions; tries until the log answers.
 async fn look_up(
     log: Arc<dyn EventLog>,
@@ -646,20 +757,12 @@ async fn look_up(
 ) -> Found {
     let mut pause = Duration::from_millis(50);
     while !partitions.is_empty() {
-        let commits = log.committed(&subscription.group, &partitions).await;
-        let marks = log.watermarks(&subscription.topic).await;
-        let found = match (commits, marks) {
-            (Ok(commits), Ok(marks)) => join(&partitions, commits, &marks),
-            (Err(error), _) | (_, Err(error)) => Err(error),
-        };
-        match found {
+        match look_up_once(&*log, &subscription, &partitions).await {
             Ok(found) => return found,
-            Err(error) => {
-                tracing::warn!(
-                    subscription = %subscription.name, %error,
-                    "the group's commits could not be read, trying again"
-                );
-            }
+            Err(error) => tracing::warn!(
+                subscription = %subscription.name, %error,
+                "the group's commits could not be read, trying again"
+            ),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
@@ -667,93 +770,27 @@ async fn look_up(
     Vec::new()
 }
 
-/// What was found for each partition; an error when the watermarks are of a time before it was.
-fn join(
+async fn look_up_once(
+    log: &dyn EventLog,
+    subscription: &Subscription,
     partitions: &[TopicPartition],
-    commits: Vec<Option<Commit>>,
-    marks: &[Watermarks],
 ) -> Result<Found, LogError> {
-    let found = partitions.iter().zip(commits).map(|(at, commit)| {
-        let marks = marks.get(at.partition.index());
+    let commits = log.committed(&subscription.group, partitions).await?;
+    let mut marks = HashMap::new();
+    for topic in [&subscription.topic, &subscription.retry_topic] {
+        if partitions.iter().any(|at| at.topic == *topic) {
+            marks.insert(topic.clone(), log.watermarks(topic).await?);
+        }
+    }
+    // An error when the watermarks are of a time before a partition was there.
+    let found = |(at, commit): (&TopicPartition, Option<Commit>)| {
+        let marks = marks
+            .get(&at.topic)
+            .and_then(|of| of.get(at.partition.index()));
         let marks = marks.ok_or_else(|| LogError::UnknownPartition(at.clone()))?;
         Ok((at.clone(), commit, *marks))
-    });
-    found.collect()
-}
-
-async fn perform<D: Deliver>(
-    tools: Arc<Tools<D>>,
-    subscription: Arc<Subscription>,
-    work: Work,
-) -> Done {
-    match work {
-        Work::Attempt(work) => {
-            let id = work.id;
-            Done::Attempted(id, attempt(&tools, &subscription, work).await)
-        }
-        Work::Keep {
-            id,
-            partition,
-            record,
-        } => {
-            let target = Target::Partition(partition);
-            let kept = tools
-                .log
-                .append(&subscription.dead_letter_topic, target, record)
-                .await;
-            Done::Kept(id, kept.map(|_| ()))
-        }
-    }
-}
-
-async fn attempt<D: Deliver>(
-    tools: &Tools<D>,
-    subscription: &Subscription,
-    work: AttemptWork,
-) -> AttemptReport {
-    let delivery = &subscription.delivery;
-    match work.sink {
-        Sink::Http(sink) => {
-            let attempt = Attempt {
-                sink,
-                event: work.event,
-                format: delivery.format,
-                timeout: delivery.timeout,
-                retry_codes: delivery.retry_codes.clone(),
-                take_reply: work.take_reply,
-                pass_through: Vec::new(),
-            };
-            tools.deliver.attempt(attempt).await
-        }
-        Sink::Channel { topic, .. } => {
-            let (began, started) = (Instant::now(), tools.clock.now());
-            let record = work.event.to_record();
-            let appending = tools.log.append(&topic, Target::ByKey, record);
-            let result = match timeout(delivery.timeout, appending).await {
-                Ok(Ok(_)) => Ok(Success {
-                    code: 202,
-                    reply: None,
-                }),
-                Ok(Err(error)) => {
-                    let failure = Failure::without_answer(Reason::PipelineError, error.to_string());
-                    Err(Failure {
-                        retryable: error.is_retryable(),
-                        ..failure
-                    })
-                }
-                Err(_) => Err(Failure::without_answer(
-                    Reason::AttemptTimeout,
-                    format!("the log did not answer within {:?}", delivery.timeout),
-                )),
-            };
-            AttemptReport {
-                started,
-                duration: began.elapsed(),
-                answer: None,
-                result,
-            }
-        }
-    }
+    };
+    partitions.iter().zip(commits).map(found).collect()
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::budget::Budget;
+use super::engine::Budgets;
 use super::tools::Tools;
 use super::{DispatchMetrics, Settings};
 use crate::channel::{
@@ -200,6 +202,14 @@ impl World {
     }
 }
 
+/// Budgets of a node of its own.
+pub(crate) fn budgets(world: &World) -> Budgets {
+    Budgets {
+        events: Budget::new(world.tools.settings.max_total_bytes),
+        parked: Budget::new(world.tools.settings.parked_index_bytes),
+    }
+}
+
 pub(crate) fn topic(name: &str) -> TopicName {
     TopicName::try_new(name).unwrap()
 }
@@ -246,7 +256,7 @@ pub(crate) fn subscription(name: &str) -> Subscription {
             timeout: Duration::from_secs(30),
             retry_after_max: Duration::from_secs(600),
             retry_codes: RetryCodes::Standard,
-            format: Format::Binary,
+            format: Some(Format::Binary),
             ordering: Ordering::None,
             max_in_flight: 16,
             max_window: 1000,

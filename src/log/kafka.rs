@@ -14,6 +14,7 @@ mod error;
 mod groups;
 mod keeper;
 mod member;
+mod metadata;
 mod poller;
 mod producer;
 mod properties;

@@ -8,6 +8,7 @@
     reason = "real time on plain threads: no clock of Tokio's is paused here"
 )]
 
+mod content_mode;
 mod dead_letters;
 mod delivery_vectors;
 mod end_to_end;
@@ -18,5 +19,8 @@ mod kafka_outage;
 mod log_contract;
 mod manifests;
 mod metrics;
+mod nodes;
 mod process;
+mod purge;
+mod random_bytes;
 mod restart;

@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::dispatch::Settings;
-use crate::dispatch::budget::Budget;
+use crate::dispatch::engine::Budgets;
 use crate::dispatch::testing::{Answer, AppendAnswer, CommitAnswer, Ended, Happening, World};
-use crate::dispatch::testing::{at, event, http, subscription};
+use crate::dispatch::testing::{at, budgets, event, http, subscription};
 use crate::shutdown::Tasks;
 
 const MS: Duration = Duration::from_millis(1);
@@ -28,11 +28,10 @@ struct Running {
 
 impl Running {
     fn start(world: &World, subscription: &Subscription) -> Self {
-        let budget = Budget::new(world.tools.settings.max_total_bytes);
-        Self::within(world, subscription, &budget)
+        Self::within(world, subscription, &budgets(world))
     }
 
-    fn within(world: &World, subscription: &Subscription, budget: &Budget) -> Self {
+    fn within(world: &World, subscription: &Subscription, budgets: &Budgets) -> Self {
         let subscription = Arc::new(subscription.clone());
         let metrics = world.metrics.subscription(&subscription.name);
         let progress = Progress::default();
@@ -40,7 +39,7 @@ impl Running {
             Arc::clone(&subscription),
             world.tools.settings.clone(),
             metrics.clone(),
-            budget.clone(),
+            budgets.clone(),
             7,
         );
         let dispatcher = Dispatcher::join(
@@ -84,7 +83,11 @@ fn with(settings: Settings, partitions: usize) -> World {
     world.log.topic(&sub.retry_topic, partitions);
     world.log.topic(&sub.dead_letter_topic, partitions);
     for partition in 0..i32::try_from(partitions).unwrap() {
-        world.log.set_commit(&sub.group, &at(partition), 0);
+        let partition = Partition(partition);
+        for topic in [&sub.topic, &sub.retry_topic].map(Clone::clone) {
+            let at = TopicPartition { topic, partition };
+            world.log.set_commit(&sub.group, &at, 0);
+        }
     }
     world
 }
@@ -154,7 +157,7 @@ async fn a_partition_begins_at_its_commit_else_at_the_earliest_record() {
         world.committed(partition, 8).await;
     }
     let starts = world.story.pick(|_, happening| match happening {
-        Happening::Started(at, from) => Some((at.partition.0, from.0)),
+        Happening::Started(at, from) if at.topic == sub.topic => Some((at.partition.0, from.0)),
         _ => None,
     });
     assert_eq!(starts, [(0, 6), (1, 3), (2, 3), (3, 8), (4, 3)]);

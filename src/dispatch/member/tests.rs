@@ -3,7 +3,7 @@
 use super::*;
 use crate::channel::Ordering;
 use crate::dispatch::testing::{
-    Answer, CommitAnswer, Ended, Happening, World, at, event, subscription,
+    Answer, CommitAnswer, Ended, Happening, World, at, budgets, event, subscription,
 };
 use crate::log::{GroupEvent, Offset};
 use crate::shutdown::Tasks;
@@ -44,7 +44,7 @@ impl Running {
             state: sender,
             metrics: world.metrics.subscription(&subscription.name),
             progress: Progress::default(),
-            budget: Budget::new(world.tools.settings.max_total_bytes),
+            budgets: budgets(world),
             instance: None,
         };
         let tasks = Tasks::new();

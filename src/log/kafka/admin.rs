@@ -7,7 +7,6 @@ use std::time::Duration;
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
-use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -16,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::blocking;
 use super::error;
+use super::metadata::{Found, find, offsets};
 use super::poller::{Pollable, Pollers, Turn};
 use super::producer::Producer;
 use super::report::{Reporter, Reporting};
@@ -30,6 +30,8 @@ use crate::log::{
 const PROPAGATION: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const PROPAGATION_PAUSE: Duration = Duration::from_millis(30);
+/// How often a topic is described whose settings do not come.
+const DESCRIPTIONS: u32 = 10;
 /// The clients for everything that is neither an append nor a group's reading.
 pub(super) struct Admin {
     /// `None` only while it is dropped.
@@ -63,14 +65,6 @@ impl Drop for Admin {
             blocking::detached("kafka-drop-admin", move || drop(clients));
         }
     }
-}
-
-/// A topic in the cluster's metadata.
-struct Found {
-    partitions: u32,
-    replicas: u16,
-    /// Whether each partition has a leader.
-    led: bool,
 }
 
 impl Admin {
@@ -208,29 +202,35 @@ impl Admin {
         &self,
         topic: &TopicName,
     ) -> Result<Option<TopicDescription>, LogError> {
-        let (name, limit) = (topic.clone(), self.limit);
-        let found = self.ask("metadata", move |client| {
-            find(client.client(), &name, limit)
-        });
-        let found = match found.await {
-            Ok(found) => found,
-            Err(LogError::UnknownTopic(_)) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        for _ in 0..DESCRIPTIONS {
+            let (name, limit) = (topic.clone(), self.limit);
+            let found = self.ask("metadata", move |client| {
+                find(client.client(), &name, limit)
+            });
+            let found = match found.await {
+                Ok(found) => found,
+                Err(LogError::UnknownTopic(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let config = self.topic_config(topic).await?;
+            // Also how a refusal looks: the crate drops it. Mostly the topic is just going.
+            if !config.entries.is_empty() {
+                return describe(&found, &config, topic).map(Some);
+            }
+            sleep(PROPAGATION_PAUSE).await;
+        }
+        Err(LogError::Unavailable(format!(
+            "the settings of topic {topic} cannot be seen: is this client allowed to describe them?"
+        )))
+    }
+
+    async fn topic_config(&self, topic: &TopicName) -> Result<ConfigResource, LogError> {
         let about = format!("describe topic {topic}");
         let resource = ResourceSpecifier::Topic(topic.as_str());
-        let answer = self
-            .clients()
-            .admin
-            .describe_configs([&resource], &self.options());
-        let config = match self.answered(&about, answer).await {
-            Ok(results) => results.into_iter().next(),
-            Err(LogError::UnknownTopic(_)) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        match config {
-            Some(Ok(config)) => describe(&found, &config, topic).map(Some),
-            Some(Err(code)) if error::is_unknown_topic(code) => Ok(None),
+        let admin = &self.clients().admin;
+        let answer = admin.describe_configs([&resource], &self.options());
+        match self.answered(&about, answer).await?.into_iter().next() {
+            Some(Ok(config)) => Ok(config),
             Some(Err(code)) => Err(error::call(code, about)),
             None => Err(LogError::Unavailable(format!("{about}: no result"))),
         }
@@ -377,87 +377,6 @@ fn describe(
         max_record_bytes: u32::try_from(number("max.message.bytes")?).unwrap_or(u32::MAX),
         min_in_sync: u16::try_from(number("min.insync.replicas")?).unwrap_or(u16::MAX),
     })
-}
-
-/// Looks a topic up. Blocks for at most `limit`.
-fn find<C: ClientContext>(
-    client: &Client<C>,
-    topic: &TopicName,
-    limit: Duration,
-) -> Result<Found, LogError> {
-    let metadata = client
-        .fetch_metadata(Some(topic.as_str()), limit)
-        .map_err(|error| error::topic_call(error::code(&error), topic, None))?;
-    let unknown = || LogError::UnknownTopic(topic.clone());
-    let found = metadata.topics().first().ok_or_else(unknown)?;
-    if let Some(code) = found.error() {
-        return Err(error::topic_call(code.into(), topic, None));
-    }
-    let partitions = found.partitions();
-    let first = partitions.first().ok_or_else(unknown)?;
-    Ok(Found {
-        partitions: u32::try_from(partitions.len()).unwrap_or(u32::MAX),
-        replicas: u16::try_from(first.replicas().len()).unwrap_or(u16::MAX),
-        led: partitions.iter().all(|partition| partition.leader() >= 0),
-    })
-}
-
-/// How many partitions a topic has, if it is there and each has a leader. Blocks.
-pub(super) fn partitions_led<C: ClientContext>(
-    client: &Client<C>,
-    topic: &TopicName,
-    limit: Duration,
-) -> Result<Option<u32>, LogError> {
-    match find(client, topic, limit) {
-        Ok(found) => Ok(found.led.then_some(found.partitions)),
-        Err(LogError::UnknownTopic(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// For each partition the offset that `what` (an end, or a time) stands for; `None` where there
-/// is none so late. One request a broker, repeated while a leader is not ready. Blocks.
-fn offsets(
-    client: &BaseConsumer<Reporting>,
-    topic: &TopicName,
-    partitions: u32,
-    what: RawOffset,
-    limit: Duration,
-) -> Result<Vec<Option<i64>>, LogError> {
-    blocking::until_available(limit, |left| {
-        offsets_once(client, topic, partitions, what, left)
-    })
-}
-
-fn offsets_once(
-    client: &BaseConsumer<Reporting>,
-    topic: &TopicName,
-    partitions: u32,
-    what: RawOffset,
-    limit: Duration,
-) -> Result<Vec<Option<i64>>, LogError> {
-    let failed = |partition| {
-        move |failure: KafkaError| error::topic_call(error::code(&failure), topic, partition)
-    };
-    let mut list = TopicPartitionList::with_capacity(partitions as usize);
-    for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
-        list.add_partition_offset(topic.as_str(), partition, what)
-            .map_err(failed(None))?;
-    }
-    let list = client
-        .offsets_for_times(list, limit)
-        .map_err(failed(None))?;
-    let mut found = vec![None; partitions as usize];
-    for element in list.elements() {
-        let partition = Partition(element.partition());
-        element.error().map_err(failed(Some(partition)))?;
-        if let (RawOffset::Offset(offset), Some(place)) =
-            (element.offset(), found.get_mut(partition.index()))
-        {
-            *place = Some(offset);
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::keeper::{self, ERRANDS, Errand};
 use super::report::Reporter;
 use super::send::{Append, Client, Health, Reason, Unsent, new_client, send};
 use super::settings::Settings;
-use super::{admin, blocking, error};
+use super::{blocking, error, metadata};
 use crate::log::{Appending, LogError, Record, Target, TopicName};
 
 /// The process's producer.
@@ -143,7 +143,7 @@ impl Producer {
         limit: Duration,
     ) -> Result<Option<u32>, LogError> {
         let client = self.shared.current.load_full().ok_or_else(closed)?;
-        admin::partitions_led(client.client(), topic, limit)
+        metadata::partitions_led(client.client(), topic, limit)
     }
 
     /// Waits until what was appended is answered, at most `limit`, and frees the threads. What is

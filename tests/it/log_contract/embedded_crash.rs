@@ -108,7 +108,7 @@ impl Acknowledged {
         }
     }
 
-    async fn check(&self, log: &dyn EventLog) {
+    async fn check(&mut self, log: &dyn EventLog) {
         let mut stored = BTreeMap::new();
         for n in 0..i32::try_from(PARTITIONS).unwrap() {
             let records = read_all(log, &part(&topic(), n), 0).await;
@@ -121,18 +121,18 @@ impl Acknowledged {
         for (place, value) in &self.records {
             assert_eq!(stored.get(place), Some(value), "{place:?}");
         }
-        for (&partition, &offset) in &self.commits {
-            let found = log
-                .committed(&group(), &[part(&topic(), partition)])
-                .await
-                .unwrap();
+        for (partition, heard) in &mut self.commits {
+            let at = part(&topic(), *partition);
+            let found = log.committed(&group(), &[at]).await.unwrap();
             let found = found[0].as_ref().unwrap();
-            // The one after it may have been written too, its answer not yet heard.
+            // The one after it may have been written too, its answer not heard any more.
+            let offset = found.offset.0;
             assert!(
-                found.offset.0 == offset || found.offset.0 == offset + 1,
-                "{found:?}"
+                offset == *heard || offset == *heard + 1,
+                "heard of {heard}, found {found:?}"
             );
-            assert_eq!(found.metadata, format!("lv1:{}", found.offset.0));
+            assert_eq!(found.metadata, format!("lv1:{offset}"));
+            *heard = offset;
         }
     }
 }

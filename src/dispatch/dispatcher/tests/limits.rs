@@ -66,9 +66,9 @@ fn bytes_settings(subscription: usize, total: usize) -> Settings {
 }
 
 /// Two subscriptions of a channel with so many events of 10 kB.
-fn two(settings: Settings, count: usize) -> (World, Subscription, Subscription, Budget) {
-    let budget = Budget::new(settings.max_total_bytes);
+fn two(settings: Settings, count: usize) -> (World, Subscription, Subscription, Budgets) {
     let world = with(settings, 1);
+    let budget = budgets(&world);
     let (mut stuck, mut other) = (subscription("stuck"), subscription("other"));
     for sub in [&mut stuck, &mut other] {
         world.log.topic(&sub.retry_topic, 1);
@@ -243,4 +243,27 @@ async fn what_a_dead_letter_topic_never_answered_is_kept_by_the_next_owner() {
     world.committed(0, 3).await;
     assert_eq!(world.log.records(&sub.dead_letter_topic).len(), 1);
     assert_eq!(world.story.attempts("0.0"), 1, "it was given up before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_parked_and_delivered_is_trimmed_although_nothing_else_happens() {
+    let (world, mut sub) = (world(1), subscription("sub"));
+    sub.delivery.retry = 1;
+    sub.delivery.backoff.delay = 20 * SECOND;
+    world.sinks.answer(|call| match call.number {
+        1 => Answer::BUSY,
+        _ => Answer::NOW,
+    });
+    put(&world, 0, 3);
+    let _running = Running::start(&world, &sub);
+    world.committed(0, 3).await;
+    assert_eq!(world.log.records(&sub.retry_topic).len(), 3);
+    world.pass(19 * SECOND).await;
+    assert_eq!(world.story.began().len(), 3, "none is due");
+    world.pass(2 * SECOND).await;
+    for id in ["0.0", "0.1", "0.2"] {
+        assert_eq!(world.story.deliveries(id), 1);
+    }
+    world.pass(11 * SECOND).await;
+    assert!(world.log.records(&sub.retry_topic).is_empty());
 }
