@@ -231,6 +231,8 @@ pub(super) fn dispatch_settings(config: &Config) -> dispatch::Settings {
         drain_timeout: config.drain_timeout,
         stay_in_group: !config.leave,
         max_total_bytes: config.memory.in_flight_bytes,
+        inline_retry_max: config.delivery.inline_retry_max,
+        parked_index_bytes: config.memory.parked_index_bytes,
         ..dispatch::Settings::default()
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::clock::UnixMillis;
 use crate::delivery::{Failure, Reason};
-use crate::event::{Event, EventError, is_note};
+use crate::event::{Event, is_note};
 use crate::log::{Headers, HeadersBuilder, Offset, Record, TopicPartition};
 
 /// Why the last attempt failed.
@@ -97,7 +97,11 @@ pub(crate) fn record(
 }
 
 /// A record that is no event, as the topic keeps it: as it was, with the reason.
-pub(crate) fn undecodable(record: &Record, origin: &Origin, error: &EventError) -> Record {
+pub(crate) fn undecodable(
+    record: &Record,
+    origin: &Origin,
+    error: &dyn std::error::Error,
+) -> Record {
     let headers = story(&record.headers, origin, |push| {
         push("levada-outcome", b"invalid_event");
         push(
@@ -112,7 +116,7 @@ pub(crate) fn undecodable(record: &Record, origin: &Origin, error: &EventError) 
     }
 }
 
-fn story(
+pub(crate) fn story(
     headers: &Headers,
     origin: &Origin,
     more: impl FnOnce(&mut dyn FnMut(&str, &[u8])),
