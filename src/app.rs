@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus::Registry as Metrics;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -107,7 +106,7 @@ impl App {
         let receiving = tasks.child();
         let watching = tasks.child();
         let serving = tasks.child();
-        let metrics = Metrics::new();
+        let metrics = start::metrics()?;
         let board = Board::new(self.clock.clone());
         let probe = LogProbe::new(Arc::clone(&self.log));
         let snapshots = Registry::load_and_watch(

@@ -151,6 +151,16 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&part, path)
 }
 
+/// The registry of all metrics, with those of the process (CPU, memory, open files) on it.
+pub(super) fn metrics() -> Result<prometheus::Registry, StartError> {
+    let metrics = prometheus::Registry::new();
+    #[cfg(target_os = "linux")]
+    metrics.register(Box::new(
+        prometheus::process_collector::ProcessCollector::for_self(),
+    ))?;
+    Ok(metrics)
+}
+
 /// Where the embedded log is, if that is the log.
 pub(crate) fn embedded_dir(config: &Config) -> Option<PathBuf> {
     let embedded = config.bootstrap_servers.is_empty();

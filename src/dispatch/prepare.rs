@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::start::is_new;
 use crate::channel::Subscription;
 use crate::log::{
-    Commit, EventLog, LogError, Partition, Segments, TopicDescription, TopicPartition, TopicSpec,
+    Commit, EventLog, GroupId, LogError, Partition, Segments, TopicDescription, TopicName,
+    TopicPartition, TopicSpec,
 };
 
 /// How long dead letters are kept.
@@ -40,9 +41,10 @@ pub(crate) async fn prepare(
         .await?
         .is_none()
     {
-        fix_start(log, subscription, topic).await?;
+        let partitions = partitions(subscription, topic);
+        fix_start(log, &subscription.group, &subscription.topic, partitions).await?;
     }
-    let side = |name: &crate::log::TopicName, retention, segments| TopicSpec {
+    let side = |name: &TopicName, retention, segments| TopicSpec {
         name: name.clone(),
         partitions: topic.partitions,
         replicas: topic.replicas,
@@ -66,17 +68,21 @@ pub(crate) async fn prepare(
     Ok(())
 }
 
+/// Commits the ends of `topic`'s partitions for a group without commits.
 async fn fix_start(
     log: &dyn EventLog,
-    subscription: &Subscription,
-    topic: &TopicDescription,
+    group: &GroupId,
+    topic: &TopicName,
+    partitions: Vec<TopicPartition>,
 ) -> Result<(), LogError> {
-    let partitions = partitions(subscription, topic);
-    let commits = log.committed(&subscription.group, &partitions).await?;
+    // The ends first: another node may do the same meanwhile. If its commits are not to be seen
+    // after the ends were read, then what is accepted once it says Ready lies beyond these ends,
+    // whosever commits are the last.
+    let marks = log.watermarks(topic).await?;
+    let commits = log.committed(group, &partitions).await?;
     if !is_new(&commits) {
         return Ok(());
     }
-    let marks = log.watermarks(&subscription.topic).await?;
     let ends = partitions
         .into_iter()
         .zip(marks)
@@ -90,7 +96,7 @@ async fn fix_start(
             )
         })
         .collect();
-    match log.commit_idle(&subscription.group, ends).await {
+    match log.commit_idle(group, ends).await {
         // The group has members: another node fixed the start and is at work already.
         Err(LogError::Refused(_) | LogError::MembershipLost(_)) => Ok(()),
         other => other,
@@ -107,3 +113,6 @@ pub(crate) async fn is_fixed(
     let commits = log.committed(&subscription.group, &partitions).await?;
     Ok(commits.iter().all(Option::is_some))
 }
+
+#[cfg(test)]
+mod tests;

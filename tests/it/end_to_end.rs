@@ -144,6 +144,7 @@ fn a_slow_subscriber_delays_no_other(world: &World) {
 fn what_cannot_be_taken_is_refused_with_its_reason(world: &World) {
     world.write_orders("http://127.0.0.1:9/", "{}");
     let broker = world.start();
+    broker.wait_for_subscriptions(&["billing"]);
     let mut nameless = Event::new("x");
     nameless.attributes.remove("source");
     let answer = broker.post("orders", &nameless);

@@ -6,7 +6,7 @@ pub(crate) mod kafka;
 pub(crate) mod sink;
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -127,10 +127,16 @@ impl World {
 
     /// Starts a broker and waits until it listens.
     pub(crate) fn launch(&self, more: &[&str]) -> Broker {
-        let addresses = self.path("data").join("addresses.json");
+        self.launch_in("data", more)
+    }
+
+    /// Starts one of several brokers, each with a data directory of its own, and waits until it
+    /// listens.
+    pub(crate) fn launch_in(&self, directory: &str, more: &[&str]) -> Broker {
+        let addresses = self.path(directory).join("addresses.json");
         // One from an earlier start would be believed.
         fs::remove_file(&addresses).ok();
-        let (mut child, output) = self.spawn(more);
+        let (mut child, output) = self.spawn_in(directory, more);
         let deadline = Instant::now() + PATIENCE;
         let addresses = loop {
             if let Ok(text) = fs::read(&addresses) {
@@ -145,10 +151,10 @@ impl World {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        let address = |name: &str| addresses[name].as_str().unwrap().parse().unwrap();
+        let address = |name: &str| Some(addresses[name].as_str()?.parse().unwrap());
         Broker {
-            ingress: address("ingress"),
-            admin: address("admin"),
+            ingress: address("ingress").unwrap_or(NOWHERE),
+            admin: address("admin").unwrap(),
             namespace: self.namespace.clone(),
             child,
             output,
@@ -158,12 +164,16 @@ impl World {
     /// Runs `levada serve` in this world's directories; returns the process and where its output
     /// goes.
     pub(crate) fn spawn(&self, more: &[&str]) -> (Child, PathBuf) {
+        self.spawn_in("data", more)
+    }
+
+    fn spawn_in(&self, directory: &str, more: &[&str]) -> (Child, PathBuf) {
         let number = self.starts.fetch_add(1, Ordering::Relaxed);
         let output = self.path(&format!("output-{number}"));
         let file = File::create(&output).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_levada"));
         command.arg("serve");
-        for (option, path) in [("--data-dir", "data"), ("--manifests", "manifests")] {
+        for (option, path) in [("--data-dir", directory), ("--manifests", "manifests")] {
             command.arg(option).arg(self.path(path));
         }
         for option in ["--listen", "--admin-listen"] {
@@ -195,8 +205,12 @@ pub(crate) fn tail(output: &Path) -> String {
     lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
+/// The ingress of a broker that has none.
+pub(crate) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 /// A running `levada serve`; killed when dropped.
 pub(crate) struct Broker {
+    /// [`NOWHERE`] without the receiver's role.
     pub(crate) ingress: SocketAddr,
     pub(crate) admin: SocketAddr,
     namespace: String,
@@ -305,8 +319,13 @@ impl Broker {
         }
     }
 
-    /// The value of a metric: the sum of the samples whose labels include `labels`.
+    /// The value of a metric: the sum of the samples whose labels include `labels`, 0 without any.
     pub(crate) fn metric(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
+        self.samples(family, labels).iter().sum()
+    }
+
+    /// The values of a family's samples whose labels include `labels`.
+    pub(crate) fn samples(&self, family: &str, labels: &[(&str, &str)]) -> Vec<f64> {
         let text = self.get("/metrics").text();
         let matches = |line: &&str| {
             let rest = line.strip_prefix(family);
@@ -316,7 +335,7 @@ impl Broker {
                     .all(|(name, value)| line.contains(&format!("{name}=\"{value}\"")))
         };
         let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
-        text.lines().filter(matches).map(value).sum()
+        text.lines().filter(matches).map(value).collect()
     }
 
     pub(crate) fn process_id(&self) -> u32 {

@@ -19,6 +19,7 @@ mod kafka_outage;
 mod log_contract;
 mod manifests;
 mod metrics;
+mod nodes;
 mod process;
 mod purge;
 mod random_bytes;

@@ -11,6 +11,7 @@ on_both_logs!(
     a_subscription_may_be_written_before_its_channel,
     a_new_subscription_gets_what_comes_after_it_is_ready,
     a_broken_file_keeps_its_last_good_state,
+    mistakes_stay_where_they_are,
     a_subscription_that_comes_back_goes_on_where_it_was,
 );
 
@@ -115,6 +116,89 @@ fn a_broken_file_keeps_its_last_good_state(world: &World) {
     eventually("the mended file is read", RELOAD, || {
         status("orders") == 404
     });
+}
+
+/// Files that are half written, not text, that refer to nothing, or in a circle; each with a word
+/// of what is said about it.
+const MISTAKES: [(&str, &str, &str); 7] = [
+    (
+        "half.yaml",
+        "apiVersion: messaging.knative.dev/v1beta1\nkind: KafkaChannel\nmetadata: {name: ha",
+        "half.yaml",
+    ),
+    ("binary.yaml", "\0\u{1}\u{fffd}", "binary.yaml"),
+    (
+        "field.yaml",
+        "apiVersion: messaging.knative.dev/v1beta1\nkind: KafkaChannel\n\
+         metadata: {name: field, namespace: NAMESPACE}\nspec: {numPartition: 1}\n",
+        "numPartitions",
+    ),
+    (
+        "nothing.yaml",
+        "apiVersion: messaging.knative.dev/v1\nkind: Subscription\n\
+         metadata: {name: nothing, namespace: NAMESPACE}\nspec:\n  \
+         channel: {apiVersion: messaging.knative.dev/v1, kind: Channel, name: orders}\n  \
+         subscriber: {ref: {apiVersion: levada.dev/v1, kind: Sink, name: nosuch}}\n",
+        "nosuch",
+    ),
+    (
+        "circle-of-one.yaml",
+        "apiVersion: messaging.knative.dev/v1\nkind: Subscription\n\
+         metadata: {name: one, namespace: NAMESPACE}\nspec:\n  \
+         channel: {apiVersion: messaging.knative.dev/v1, kind: Channel, name: orders}\n  \
+         subscriber: {uri: \"http://127.0.0.1:9/\"}\n  \
+         delivery: {deadLetterSink: {ref: {apiVersion: messaging.knative.dev/v1, kind: Channel, name: orders}}}\n",
+        "round for ever",
+    ),
+    (
+        "circle-of-two.yaml",
+        "apiVersion: messaging.knative.dev/v1\nkind: Channel\n\
+         metadata: {name: two, namespace: NAMESPACE}\n---\n\
+         apiVersion: messaging.knative.dev/v1\nkind: Subscription\n\
+         metadata: {name: there, namespace: NAMESPACE}\nspec:\n  \
+         channel: {apiVersion: messaging.knative.dev/v1, kind: Channel, name: orders}\n  \
+         subscriber: {ref: {apiVersion: messaging.knative.dev/v1, kind: Channel, name: two}}\n---\n\
+         apiVersion: messaging.knative.dev/v1\nkind: Subscription\n\
+         metadata: {name: back, namespace: NAMESPACE}\nspec:\n  \
+         channel: {apiVersion: messaging.knative.dev/v1, kind: Channel, name: two}\n  \
+         subscriber: {ref: {apiVersion: messaging.knative.dev/v1, kind: Channel, name: orders}}\n",
+        "round for ever",
+    ),
+    (
+        "taken.yaml",
+        "apiVersion: messaging.knative.dev/v1\nkind: Channel\n\
+         metadata: {name: orders, namespace: NAMESPACE}\n",
+        "orders",
+    ),
+];
+
+fn mistakes_stay_where_they_are(world: &World) {
+    let sink = Sink::taking();
+    world.write_orders(&sink.url("/"), "{}");
+    let broker = world.start();
+    broker.wait_for_subscriptions(&["billing"]);
+    for (number, (file, text, said)) in MISTAKES.into_iter().enumerate() {
+        world.write(file, text);
+        eventually(&format!("{file} is complained of"), RELOAD, || {
+            let problems = broker.get("/v1/problems").text();
+            let unresolved = broker.subscriptions().into_iter().any(|(_, ready)| {
+                ready["status"] == "False" && ready["message"].to_string().contains(said)
+            });
+            problems.contains(said) && problems.contains(file) || unresolved
+        });
+        let id = format!("e{number}");
+        broker.accept("orders", &Event::new(&id));
+        sink.wait_for_ids(&[&id], Duration::from_secs(20));
+    }
+    for (file, ..) in MISTAKES {
+        world.remove(file);
+    }
+    eventually("nothing is complained of", RELOAD, || {
+        broker.get("/v1/problems").json()["items"] == serde_json::json!([])
+    });
+    broker.wait_for_subscriptions(&["billing"]);
+    sink.wait_for_quiet(Duration::from_millis(300));
+    assert_eq!(sink.seen().len(), MISTAKES.len(), "each event once");
 }
 
 fn a_subscription_that_comes_back_goes_on_where_it_was(world: &World) {

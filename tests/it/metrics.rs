@@ -1,12 +1,14 @@
 //! What is counted, and that it is counted once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::harness::event::Event;
 use crate::harness::sink::{Answer, Sink};
-use crate::harness::{World, eventually, on_both_logs};
+use crate::harness::{Broker, World, eventually, on_both_logs};
 
-on_both_logs!(events_are_counted_where_they_go);
+on_both_logs!(events_are_counted_where_they_go, lag_counts_what_waits);
 
 /// Families that are there as soon as an event has gone each way.
 const FAMILIES: [&str; 11] = [
@@ -22,6 +24,13 @@ const FAMILIES: [&str; 11] = [
     "levada_delivery_retries_total",
     "process_resident_memory_bytes",
 ];
+
+/// The lag of subscription `billing`; it is looked at every two seconds, so there is none at first.
+fn lag(broker: &Broker, namespace: &str) -> Option<f64> {
+    let labels = [("namespace", namespace), ("subscription", "billing")];
+    let samples = broker.samples("levada_consumer_lag_records", &labels);
+    samples.first().copied()
+}
 
 fn events_are_counted_where_they_go(world: &World) {
     let sink = Sink::new(|seen| {
@@ -75,10 +84,7 @@ fn events_are_counted_where_they_go(world: &World) {
             ),
             ("dropped", broker.metric("levada_dropped_total", &[])),
             ("in flight", broker.metric("levada_dispatch_in_flight", &[])),
-            (
-                "lag",
-                broker.metric("levada_consumer_lag_records", &billing),
-            ),
+            ("lag", lag(&broker, &world.namespace).unwrap_or(f64::NAN)),
         ]
     };
     // Taken: three at once, one at the second time. Failed: that one's first, and three of another.
@@ -104,4 +110,29 @@ fn events_are_counted_where_they_go(world: &World) {
     for secret in ["hopeless", "nosuch", &dead] {
         assert!(!text.contains(secret), "{secret} became a label");
     }
+}
+
+fn lag_counts_what_waits(world: &World) {
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = Arc::clone(&open);
+    let sink = Sink::new(move |_| {
+        let status = if gate.load(Ordering::Relaxed) {
+            200
+        } else {
+            503
+        };
+        Answer::status(status)
+    });
+    let delivery = "{retry: 1000, backoffPolicy: linear, backoffDelay: PT0.1S}";
+    world.write_orders(&sink.url("/"), delivery);
+    let broker = world.start();
+    broker.wait_for_subscriptions(&["billing"]);
+    for number in 0..7 {
+        broker.accept("orders", &Event::new(&format!("e{number}")));
+    }
+    let limit = Duration::from_secs(15);
+    let is = |wanted| lag(&broker, &world.namespace) == Some(wanted);
+    eventually("all seven wait", limit, || is(7.0));
+    open.store(true, Ordering::Relaxed);
+    eventually("nothing waits", limit, || is(0.0));
 }

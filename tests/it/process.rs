@@ -1,6 +1,8 @@
 //! What stands in the way of a start, and how that is said.
 
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use crate::harness::event::Event;
@@ -36,6 +38,50 @@ fn a_taken_port_is_named() {
         let said = refusal(&world, &[option, &address]);
         assert!(said.contains(&address), "{option}: {said}");
     }
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_used_is_named() {
+    // A file where a directory is wanted, and the other way round: nobody may use these, whoever
+    // runs the tests.
+    for name in ["", "lock", "node-id"] {
+        let world = World::new(Log::Embedded);
+        let data = world.path("data");
+        if name.is_empty() {
+            fs::write(&data, "").unwrap();
+        } else {
+            fs::create_dir_all(data.join(name)).unwrap();
+        }
+        let said = refusal(&world, &[]);
+        let named = data.join(name);
+        let named = named.to_str().unwrap().trim_end_matches('/');
+        assert!(said.contains(named), "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_data_directory_that_must_not_be_read_is_named() {
+    let world = World::new(Log::Embedded);
+    let data = world.path("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, Permissions::from_mode(0o000)).unwrap();
+    if fs::read_dir(&data).is_ok() {
+        eprintln!("skipped: nothing is forbidden to this user");
+        return;
+    }
+    let said = refusal(&world, &[]);
+    fs::set_permissions(&data, Permissions::from_mode(0o700)).unwrap();
+    assert!(said.contains(data.to_str().unwrap()), "{said}");
+}
+
+#[test]
+fn roles_apart_are_refused_without_kafka() {
+    let world = World::new(Log::Embedded);
+    let (mut child, output) = world.spawn(&["--roles", "receiver"]);
+    let status = wait_for_exit(&mut child, &output);
+    assert!(!status.success());
+    let said = tail(&output);
+    assert!(said.contains("bootstrap-servers"), "{said}");
 }
 
 #[test]
