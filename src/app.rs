@@ -28,6 +28,7 @@ use crate::topics::Topics;
 
 use probe::LogProbe;
 pub use start::StartError;
+pub(crate) use start::{embedded_dir, open_log};
 
 /// How long the ingress gets to answer what it has taken, beyond the time of an append.
 const INGRESS_GRACE: Duration = Duration::from_secs(2);
@@ -69,7 +70,7 @@ impl App {
         } else {
             None
         };
-        let log = start::open_log(&config, &clock)?;
+        let log = open_log(&config, &clock)?;
         Ok(Self {
             config,
             clock,

@@ -192,8 +192,8 @@ pub struct DeliverySpec {
     pub retry_after_max: Duration,
     /// Status codes that are worth another attempt.
     pub retry_codes: RetryCodes,
-    /// The content mode; `None`: binary.
-    pub format: Format,
+    /// The content mode; `None`: that in which the event was received.
+    pub format: Option<Format>,
     /// What is kept in order.
     pub ordering: Ordering,
     /// Attempts at one time, at least 1.

@@ -11,6 +11,7 @@ mod flags;
 mod get;
 mod http;
 mod listen;
+mod purge;
 mod quickstart;
 mod send;
 mod serve;
@@ -62,6 +63,8 @@ enum Command {
     Get(get::Args),
     /// Show one channel or subscription with its conditions.
     Describe(describe::Args),
+    /// Delete what a channel or subscription that is gone left in the log.
+    Purge(purge::Args),
     /// Write shell completions to standard output.
     Completions(completions::CompletionArgs),
     /// Write the manual page.
@@ -130,6 +133,7 @@ impl Command {
             Self::Listen(args) => block_on(listen::run(args, console)),
             Self::Get(args) => block_on(get::run(args, console)),
             Self::Describe(args) => block_on(describe::run(args, console)),
+            Self::Purge(args) => block_on(purge::run(args, console)),
             Self::Completions(args) => completions::completions(&args, console),
             Self::Man(args) => completions::man(&args, console),
         }

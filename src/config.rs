@@ -25,6 +25,7 @@ pub(crate) use value::take_name;
 pub use value::{Raw, Role, Roles, Secret, Value};
 
 use crate::log::kafka::GroupProtocol;
+use crate::registry::Templates;
 use crate::{admin, telemetry};
 
 /// Everything that can be configured.
@@ -229,42 +230,12 @@ impl Config {
 
 impl NamesConfig {
     fn problems(&self) -> Vec<String> {
-        let topic = template_problem(
-            &self.channel_topic,
-            &["namespace", "name"],
-            &["namespace", "name"],
-        );
-        let group = template_problem(
-            &self.group,
-            &["uid"],
-            &["namespace", "channel", "subscription", "uid"],
-        );
-        let topic = topic.map(|problem| format!("names.channel-topic: {problem}"));
-        let group = group.map(|problem| format!("names.group: {problem}"));
+        let topic = Templates::check_topic(&self.channel_topic).err();
+        let group = Templates::check_group(&self.group).err();
+        let topic = topic.map(|error| format!("names.channel-topic: {error}"));
+        let group = group.map(|error| format!("names.group: {error}"));
         topic.into_iter().chain(group).collect()
     }
-}
-
-/// Why `template` cannot name things: a field is missing, or there is more than it may have.
-fn template_problem(template: &str, needed: &[&str], known: &[&str]) -> Option<String> {
-    let place = |field: &&str| format!("{{{field}}}");
-    if let Some(missing) = needed
-        .iter()
-        .find(|field| !template.contains(&place(field)))
-    {
-        return Some(format!(
-            "{{{missing}}} is missing from {template:?}; different resources would share a name"
-        ));
-    }
-    let bare = known.iter().fold(template.to_owned(), |text, field| {
-        text.replace(&place(field), "")
-    });
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (!bare.chars().all(legal)).then(|| {
-        let known: Vec<_> = known.iter().map(place).collect();
-        let known = known.join(" ");
-        format!("{template:?} may have a-z A-Z 0-9 . _ - and {known}, nothing else")
-    })
 }
 
 #[cfg(test)]

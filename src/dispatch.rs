@@ -11,9 +11,12 @@ mod lane;
 mod member;
 mod metrics;
 pub mod offsets;
+mod parked;
+mod perform;
 mod prepare;
 mod progress;
 mod rate;
+mod retry_record;
 mod start;
 mod supervisor;
 mod timers;
@@ -44,6 +47,10 @@ pub struct Settings {
     pub max_subscription_bytes: usize,
     /// Bytes of events that all subscriptions hold in memory.
     pub max_total_bytes: usize,
+    /// A shorter delay waits in memory, a longer one in the retry topic.
+    pub inline_retry_max: Duration,
+    /// Bytes of the indexes of what waits in retry topics.
+    pub parked_index_bytes: usize,
 }
 
 impl Default for Settings {
@@ -56,6 +63,8 @@ impl Default for Settings {
             stay_in_group: true,
             max_subscription_bytes: 32 << 20,
             max_total_bytes: 256 << 20,
+            inline_retry_max: Duration::from_secs(1),
+            parked_index_bytes: 128 << 20,
         }
     }
 }

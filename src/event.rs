@@ -3,7 +3,8 @@
 //! An event is kept as Kafka's binary content mode has it: attributes as `ce_<name>` headers, the
 //! media type as `content-type`, the data as the value, `partitionkey` as the key. So an event
 //! that comes in over HTTP is validated once, goes to the log as it is, and is read from there
-//! and sent on without being taken apart.
+//! and sent on without being taken apart. One header of ours, [`MODE`], tells an event that came
+//! as JSON, so that it can go out so again; an event that came in binary mode has none.
 //!
 //! Every way to make an [`Event`] checks it ([`Event::from_http`], [`Event::from_record`],
 //! [`Event::with_attributes`]); whoever holds one need not check again.
@@ -25,12 +26,26 @@ pub use self::error::{EventError, EventErrorKind, Place};
 pub use self::http::{Decoded, Mode};
 
 use self::build::Builder;
+use crate::channel::Format;
 use crate::log::{Headers, Record};
 
 /// How a record header of an attribute begins.
 const ATTRIBUTE: &str = "ce_";
 /// The record header of `datacontenttype`.
 const CONTENT_TYPE: &str = "content-type";
+/// The record header that tells how an event came: [`STRUCTURED`], or it is not there.
+const MODE: &str = "levada-mode";
+/// The value of [`MODE`] for an event that came as JSON, alone or in a batch.
+const STRUCTURED: &str = "structured";
+/// How the broker's own record headers begin.
+const OWN: &[u8] = b"levada-";
+
+/// Whether a record header is a note of the broker's on the message, and not part of the event.
+/// One found in a record of another producer would be taken for ours.
+#[must_use]
+pub fn is_note(name: &[u8]) -> bool {
+    name.starts_with(OWN) && name != MODE.as_bytes()
+}
 
 /// A validated CloudEvent 1.0 with the request headers that travel along with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +108,16 @@ impl Event {
             .iter()
             .map(|(name, value)| (text(name), value))
             .filter(|(name, _)| rules::is_forwarded(name))
+    }
+
+    /// The content mode in which the event was received: HTTP or Kafka, request or reply. JSON
+    /// for an event of a batch too.
+    #[must_use]
+    pub fn received_as(&self) -> Format {
+        match self.record.headers.get(MODE.as_bytes()) {
+            Some(_) => Format::Json,
+            None => Format::Binary,
+        }
     }
 
     /// The key that orders events: `partitionkey`, or without one the key that the record of

@@ -19,6 +19,7 @@ pub mod log;
 pub mod manifest;
 pub mod registry;
 pub mod shutdown;
+mod spelling;
 pub mod status;
 pub mod telemetry;
 pub mod topics;

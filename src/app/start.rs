@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
@@ -160,25 +161,37 @@ pub(super) fn metrics() -> Result<prometheus::Registry, StartError> {
     Ok(metrics)
 }
 
-pub(super) fn open_log(config: &Config, clock: &Clock) -> Result<Arc<dyn EventLog>, StartError> {
-    if config.bootstrap_servers.is_empty() {
-        let dir = config.data_dir.join("log");
+/// Where the embedded log is, if that is the log.
+pub(crate) fn embedded_dir(config: &Config) -> Option<PathBuf> {
+    let embedded = config.bootstrap_servers.is_empty();
+    embedded.then(|| config.data_dir.join("log"))
+}
+
+/// Opens the log that the configuration names.
+pub(crate) fn open_log(config: &Config, clock: &Clock) -> Result<Arc<dyn EventLog>, StartError> {
+    if let Some(dir) = embedded_dir(config) {
         let settings = embedded::Settings {
             dir,
             ..embedded::Settings::default()
         };
         Ok(EmbeddedLog::open(settings, clock.clone())?)
     } else {
-        let defaults = kafka::Settings::default();
-        let settings = kafka::Settings {
-            bootstrap_servers: config.bootstrap_servers.join(","),
-            properties: config.kafka.properties.clone(),
-            group_protocol: config.kafka.group_protocol,
-            max_event_bytes: max_event_bytes(config),
-            fetch_memory: config.memory.fetch_bytes as u64,
-            ..defaults
-        };
-        Ok(KafkaLog::connect(settings).map_err(StartError::Kafka)?)
+        Ok(KafkaLog::connect(kafka_settings(config)).map_err(StartError::Kafka)?)
+    }
+}
+
+fn kafka_settings(config: &Config) -> kafka::Settings {
+    const SECOND: Duration = Duration::from_secs(1);
+    // The client tells of a failure up to a second late, and the ingress is to hear of it.
+    let message_timeout = config.ingress.append_timeout.saturating_sub(SECOND);
+    kafka::Settings {
+        bootstrap_servers: config.bootstrap_servers.join(","),
+        properties: config.kafka.properties.clone(),
+        group_protocol: config.kafka.group_protocol,
+        message_timeout: message_timeout.max(SECOND),
+        max_event_bytes: max_event_bytes(config),
+        fetch_memory: config.memory.fetch_bytes as u64,
+        ..kafka::Settings::default()
     }
 }
 
@@ -228,6 +241,8 @@ pub(super) fn dispatch_settings(config: &Config) -> dispatch::Settings {
         drain_timeout: config.drain_timeout,
         stay_in_group: !config.leave,
         max_total_bytes: config.memory.in_flight_bytes,
+        inline_retry_max: config.delivery.inline_retry_max,
+        parked_index_bytes: config.memory.parked_index_bytes,
         ..dispatch::Settings::default()
     }
 }
@@ -235,6 +250,16 @@ pub(super) fn dispatch_settings(config: &Config) -> dispatch::Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kafka_gives_up_before_the_ingress_does() {
+        let mut config = Config::default();
+        for (append, message) in [(8000, 7000), (30_000, 29_000), (1500, 1000), (1, 1000)] {
+            config.ingress.append_timeout = Duration::from_millis(append);
+            let settings = kafka_settings(&config);
+            assert_eq!(settings.message_timeout.as_millis(), message, "{append}");
+        }
+    }
 
     #[test]
     fn a_node_keeps_its_name_and_its_directory() {

@@ -1,5 +1,7 @@
 //! Asks the admin port.
 
+use std::fmt;
+
 use bytes::Bytes;
 use clap::ValueEnum;
 use http::header::AUTHORIZATION;
@@ -7,7 +9,7 @@ use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::Value;
 
-use super::http::{HttpClient, join, parse_url};
+use super::http::{Answer, HttpClient, join, parse_url};
 use super::{CliError, Console};
 
 const HINT: &str = "start Levada with `levada serve`, or say with --admin where its admin port is";
@@ -15,6 +17,16 @@ const HINT: &str = "start Levada with `levada serve`, or say with --admin where 
 /// Where the admin port is, and how to show what it says.
 #[derive(Debug, clap::Args)]
 pub(super) struct AdminArgs {
+    #[command(flatten)]
+    port: AdminPort,
+    /// A table for people, or JSON for machines.
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub(super) output: Output,
+}
+
+/// Where the admin port is.
+#[derive(Debug, clap::Args)]
+pub(super) struct AdminPort {
     /// Address of the admin port.
     #[arg(
         long,
@@ -27,9 +39,12 @@ pub(super) struct AdminArgs {
     /// Token of the admin port, if it has one.
     #[arg(long, env = "LEVADA_ADMIN_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A table for people, or JSON for machines.
-    #[arg(long, short, value_enum, default_value_t = Output::Table)]
-    pub(super) output: Output,
+}
+
+impl fmt::Display for AdminPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.admin.fmt(f)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,18 +56,42 @@ pub(super) enum Output {
 impl AdminArgs {
     /// What stands at `path`.
     pub(super) async fn get(&self, path: &str) -> Result<Value, CliError> {
-        let uri = join(&self.admin, path)?;
-        let mut request = Request::get(uri);
+        self.port.get(path).await
+    }
+}
+
+impl AdminPort {
+    /// What stands at `path`.
+    async fn get(&self, path: &str) -> Result<Value, CliError> {
+        let answer = HttpClient::new()?.send(self.request(path)?, HINT).await?;
+        self.content(&answer)
+    }
+
+    /// What stands at `path`; `None`: nothing, or nobody listens.
+    pub(super) async fn find(&self, path: &str) -> Result<Option<Value>, CliError> {
+        let client = HttpClient::new()?;
+        match client.send_if_there(self.request(path)?).await? {
+            Some(answer) if answer.status != StatusCode::NOT_FOUND => {
+                self.content(&answer).map(Some)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    fn request(&self, path: &str) -> Result<Request<Full<Bytes>>, CliError> {
+        let mut request = Request::get(join(&self.admin, path)?);
         if let Some(token) = self.token.as_deref().filter(|token| !token.is_empty()) {
             let value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
                 CliError::Usage("the token has characters that no header can".into())
             })?;
             request = request.header(AUTHORIZATION, value);
         }
-        let request = request
-            .body(Full::<Bytes>::default())
-            .map_err(|error| CliError::Usage(error.to_string()))?;
-        let answer = HttpClient::new()?.send(request, HINT).await?;
+        request
+            .body(Full::default())
+            .map_err(|error| CliError::Usage(error.to_string()))
+    }
+
+    fn content(&self, answer: &Answer) -> Result<Value, CliError> {
         if answer.status == StatusCode::UNAUTHORIZED {
             let said = "the admin port wants its token: set --token or LEVADA_ADMIN_TOKEN";
             return Err(CliError::Failed(said.into()));
@@ -80,6 +119,13 @@ pub(super) fn text(value: &Value, pointer: &str) -> String {
         Some(Value::Bool(value)) => value.to_string(),
         Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => String::new(),
     }
+}
+
+/// What is worth knowing about a channel's topic.
+pub(super) fn notes(channel: &Value) -> Vec<&str> {
+    let notes = channel.pointer("/status/topic/notes");
+    let notes = notes.and_then(Value::as_array).into_iter().flatten();
+    notes.filter_map(Value::as_str).collect()
 }
 
 /// The conditions of a resource.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::api::{AdminArgs, Output, conditions, text, write_json};
+use super::api::{AdminArgs, Output, conditions, notes, text, write_json};
 use super::get::Kind;
 use super::table::{indented, table};
 use super::{CliError, Console, Tone};
@@ -36,9 +36,13 @@ pub(super) async fn run(args: Args, console: &Console) -> Result<(), CliError> {
 }
 
 /// What is shown of each kind: a label and where its value stands.
-const CHANNEL: [(&str, &str); 3] = [
+const CHANNEL: [(&str, &str); 7] = [
     ("Address", "/status/address/url"),
-    ("Topic", "/status/topic"),
+    ("Topic", "/status/topic/name"),
+    ("Partitions", "/status/topic/partitions"),
+    ("Replicas", "/status/topic/replicas"),
+    ("Retention", "/status/topic/retention"),
+    ("Largest record", "/status/topic/maxRecordBytes"),
     ("Dead letters", "/status/deadLetterSinkUri"),
 ];
 const SUBSCRIPTION: [(&str, &str); 9] = [
@@ -83,6 +87,9 @@ fn rendered(kind: Kind, resource: &Value, console: &Console) -> String {
     };
     for (label, pointer) in fields {
         field(label, &text(resource, pointer));
+    }
+    for note in notes(resource) {
+        field("Note", note);
     }
     shown.push_str("Conditions:\n");
     for condition in conditions(resource) {
@@ -168,7 +175,11 @@ mod tests {
             "status": {
                 "observedGeneration": 1,
                 "address": { "url": "http://orders-kn-channel.prod.svc.cluster.local" },
-                "topic": "knative-messaging-kafka.prod.orders",
+                "topic": {
+                    "name": "knative-messaging-kafka.prod.orders", "partitions": 4,
+                    "replicas": 1, "retention": "PT168H", "maxRecordBytes": 1114112,
+                    "notes": ["min.insync.replicas is 1", "other"],
+                },
                 "conditions": [
                     { "type": "Ready", "status": "False", "reason": "TopicFailed",
                       "message": "the log does not answer", "lastTransitionTime": "2026-01-31T12:00:00Z" },
@@ -184,6 +195,12 @@ Kind:              KafkaChannel (messaging.knative.dev/v1beta1)
 Generation:        2, the status is of 1
 Address:           http://orders-kn-channel.prod.svc.cluster.local
 Topic:             knative-messaging-kafka.prod.orders
+Partitions:        4
+Replicas:          1
+Retention:         PT168H
+Largest record:    1114112
+Note:              min.insync.replicas is 1
+Note:              other
 Conditions:
   ✗ Ready                 since 2026-01-31T12:00:00Z  TopicFailed  the log does not answer
   ✓ Addressable

@@ -8,6 +8,19 @@ use crate::config::{Config, OPTIONS, OptionDef, Raw};
 #[derive(Clone, Debug, Default)]
 pub(super) struct OptionFlags(pub(super) Vec<(&'static str, Raw)>);
 
+/// Those that say where the log is and what is declared; the others are no flags of the command.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LogFlags(pub(super) OptionFlags);
+
+const LOG_FLAGS: [&str; 6] = [
+    "bootstrap-servers",
+    "data-dir",
+    "manifests",
+    "kafka.properties",
+    "names.channel-topic",
+    "names.group",
+];
+
 impl clap::FromArgMatches for OptionFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut flags = Self::default();
@@ -17,7 +30,9 @@ impl clap::FromArgMatches for OptionFlags {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for option in OPTIONS {
-            if let Some(values) = matches.get_many::<String>(option.key) {
+            // An option may be no flag of this command.
+            let values = matches.try_get_many::<String>(option.key);
+            if let Some(values) = values.ok().flatten() {
                 let values: Vec<_> = values.cloned().collect();
                 let raw = if takes_many(option) {
                     Raw::List(values)
@@ -35,6 +50,29 @@ impl clap::Args for OptionFlags {
     fn augment_args(command: Command) -> Command {
         OPTIONS
             .iter()
+            .fold(command, |command, option| command.arg(flag(option)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for LogFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        OptionFlags::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+impl clap::Args for LogFlags {
+    fn augment_args(command: Command) -> Command {
+        OPTIONS
+            .iter()
+            .filter(|option| LOG_FLAGS.contains(&option.key))
             .fold(command, |command, option| command.arg(flag(option)))
     }
 

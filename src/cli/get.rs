@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::api::{AdminArgs, Output, ready, text, write_json};
+use super::api::{AdminArgs, Output, notes, ready, text, write_json};
 use super::table::table;
 use super::{CliError, Console};
 
@@ -66,6 +66,8 @@ fn rendered(kind: Kind, items: &[Value]) -> String {
                     "READY",
                     "SUBSCRIBERS",
                     "TOPIC",
+                    "PARTITIONS",
+                    "RETENTION",
                     "REASON",
                 ],
                 &rows,
@@ -95,8 +97,13 @@ fn channel_row(channel: &Value) -> Vec<String> {
         text(channel, "/metadata/name"),
         readiness(channel),
         subscribers.to_string(),
-        text(channel, "/status/topic"),
-        reason(channel),
+        text(channel, "/status/topic/name"),
+        text(channel, "/status/topic/partitions"),
+        text(channel, "/status/topic/retention"),
+        match reason(channel) {
+            none if none.is_empty() => notes(channel).join("; "),
+            reason => reason,
+        },
     ]
 }
 
@@ -175,14 +182,17 @@ prod       new      Unknown  -        -                -    -
         let items = [json!({
             "metadata": { "namespace": "default", "name": "orders" },
             "status": {
-                "topic": "knative-messaging-kafka.default.orders",
+                "topic": {
+                    "name": "knative-messaging-kafka.default.orders",
+                    "partitions": 4, "retention": "PT168H", "notes": ["1 replica", "small"],
+                },
                 "conditions": [{ "type": "Ready", "status": "True" }],
                 "subscribers": [{ "uid": "a" }, { "uid": "b" }],
             },
         })];
         let wanted = "\
-NAMESPACE  NAME    READY  SUBSCRIBERS  TOPIC                                   REASON
-default    orders  True   2            knative-messaging-kafka.default.orders  -
+NAMESPACE  NAME    READY  SUBSCRIBERS  TOPIC                                   PARTITIONS  RETENTION  REASON
+default    orders  True   2            knative-messaging-kafka.default.orders  4           PT168H     1 replica; small
 ";
         assert_eq!(rendered(Kind::Channels, &items), wanted);
     }

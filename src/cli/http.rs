@@ -74,24 +74,35 @@ impl HttpClient {
         request: Request<Full<Bytes>>,
         hint: &str,
     ) -> Result<Answer, CliError> {
+        let place = request.uri().authority().map(ToString::to_string);
+        self.send_if_there(request).await?.ok_or_else(|| {
+            let place = place.unwrap_or_default();
+            CliError::Failed(format!("nothing listens at {place}; {hint}"))
+        })
+    }
+
+    /// The same; `None`: nobody listens there.
+    pub(super) async fn send_if_there(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Option<Answer>, CliError> {
         let uri = request.uri().clone();
         let exchange = async {
-            let (parts, body) = self
-                .0
-                .request(request)
-                .await
-                .map_err(|error| failure(&uri, &error, hint))?
-                .into_parts();
+            let (parts, body) = match self.0.request(request).await {
+                Ok(answer) => answer.into_parts(),
+                Err(error) if is_refused(&error) => return Ok(None),
+                Err(error) => return Err(failure(&uri, &error)),
+            };
             let body = Limited::new(body, MAX_BODY)
                 .collect()
                 .await
                 .map_err(|error| CliError::Failed(format!("{uri}: the answer broke off: {error}")))?
                 .to_bytes();
-            Ok(Answer {
+            Ok(Some(Answer {
                 status: parts.status,
                 headers: parts.headers,
                 body,
-            })
+            }))
         };
         tokio::time::timeout(TIMEOUT, exchange)
             .await
@@ -104,21 +115,24 @@ impl HttpClient {
     }
 }
 
-fn failure(uri: &Uri, error: &(dyn std::error::Error + 'static), hint: &str) -> CliError {
-    let mut cause = Some(error);
-    let mut last = String::new();
-    while let Some(error) = cause {
-        let refused = error
+/// The causes of an error, itself first.
+fn causes<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(error).any(|cause| {
+        cause
             .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-        if refused {
-            let place = uri.authority().map_or("", |authority| authority.as_str());
-            return CliError::Failed(format!("nothing listens at {place}; {hint}"));
-        }
-        last = error.to_string();
-        cause = error.source();
-    }
-    CliError::Failed(format!("{uri}: {last}"))
+            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    })
+}
+
+fn failure(uri: &Uri, error: &(dyn std::error::Error + 'static)) -> CliError {
+    let last = causes(error).last().map(ToString::to_string);
+    CliError::Failed(format!("{uri}: {}", last.unwrap_or_default()))
 }
 
 /// Reads an address that a person typed: without a scheme it is http.

@@ -55,7 +55,8 @@ pub(super) fn run(args: Args, console: &Console) -> Result<(), CliError> {
     block_on(config.worker_threads, serve(config))
 }
 
-fn load(file: Option<PathBuf>, flags: OptionFlags) -> Result<Loaded, CliError> {
+/// The configuration from flags, environment and file.
+pub(super) fn load(file: Option<PathBuf>, flags: OptionFlags) -> Result<Loaded, CliError> {
     let ours = |name: &str| name.starts_with("LEVADA_");
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))

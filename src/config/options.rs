@@ -1,6 +1,7 @@
 //! The table of options: each described once.
 
 use super::{Config, Raw, Value};
+use crate::spelling::{likeness, nearest as nearest_of};
 
 /// One option.
 #[derive(Debug)]
@@ -57,16 +58,12 @@ pub(super) fn find(key: &str) -> Option<&'static OptionDef> {
 
 /// The key that looks most like `key`, if one does.
 pub(super) fn nearest(key: &str) -> Option<&'static str> {
-    let likeness = |option: &OptionDef| {
+    nearest_of(OPTIONS.iter().map(|option| {
         let name = option.key.rsplit('.').next().unwrap_or(option.key);
-        strsim::jaro_winkler(key, option.key).max(strsim::jaro_winkler(key, name) - 0.02)
-    };
-    OPTIONS
-        .iter()
-        .map(|option| (likeness(option), option.key))
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .map(|(_, key)| key)
+        // Somebody may have left the section out.
+        let bare = likeness(key, name) - 0.02;
+        (likeness(key, option.key).max(bare), option.key)
+    }))
 }
 
 macro_rules! options {

@@ -162,15 +162,15 @@ fn options_that_do_not_fit_together_are_refused() {
         ("max-connections = 0", "max-connections is zero"),
         (
             "[names]\ngroup = 'g.{namespace}.{channel}'",
-            "names.group: {uid} is missing",
+            "names.group: template \"g.{namespace}.{channel}\" cannot be used: {uid} is missing",
         ),
         (
             "[names]\nchannel-topic = '{namespace}/{name}'",
-            "nothing else",
+            "names.channel-topic: template \"{namespace}/{name}\" cannot be used: '/' is not",
         ),
         (
             "[names]\nchannel-topic = '{namespace}.{name}.{uid}'",
-            "nothing else",
+            "and {namespace} {name}",
         ),
     ] {
         let said = complaint(text);

@@ -126,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::channel::{Format, Ordering, RetryCodes};
+    use crate::channel::{Ordering, RetryCodes};
 
     const FIRST: UnixMillis = UnixMillis(1_700_000_000_000);
     const FAILED: Facts = Facts {
@@ -147,7 +147,7 @@ mod tests {
             timeout: Duration::from_secs(30),
             retry_after_max: Duration::from_secs(600),
             retry_codes: RetryCodes::Standard,
-            format: Format::Binary,
+            format: None,
             ordering: Ordering::Key,
             max_in_flight: 1,
             max_window: 1,

@@ -34,4 +34,9 @@ impl Budget {
     pub(crate) fn is_spent(&self) -> bool {
         self.used.load(Ordering::Relaxed) >= self.limit
     }
+
+    #[cfg(test)]
+    pub(crate) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed) > 0
+    }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::clock::UnixMillis;
 use crate::delivery::{Failure, Reason};
-use crate::event::{Event, EventError};
+use crate::event::{Event, is_note};
 use crate::log::{Headers, HeadersBuilder, Offset, Record, TopicPartition};
 
 /// Why the last attempt failed.
@@ -97,7 +97,11 @@ pub(crate) fn record(
 }
 
 /// A record that is no event, as the topic keeps it: as it was, with the reason.
-pub(crate) fn undecodable(record: &Record, origin: &Origin, error: &EventError) -> Record {
+pub(crate) fn undecodable(
+    record: &Record,
+    origin: &Origin,
+    error: &dyn std::error::Error,
+) -> Record {
     let headers = story(&record.headers, origin, |push| {
         push("levada-outcome", b"invalid_event");
         push(
@@ -112,7 +116,7 @@ pub(crate) fn undecodable(record: &Record, origin: &Origin, error: &EventError) 
     }
 }
 
-fn story(
+pub(crate) fn story(
     headers: &Headers,
     origin: &Origin,
     more: impl FnOnce(&mut dyn FnMut(&str, &[u8])),
@@ -120,10 +124,7 @@ fn story(
     let mut builder: HeadersBuilder =
         Headers::builder(headers.len() + 10, headers.byte_len() + 512);
     // A producer's own `levada-` headers would be taken for ours.
-    for (name, value) in headers
-        .iter()
-        .filter(|(name, _)| !name.starts_with(b"levada-"))
-    {
+    for (name, value) in headers.iter().filter(|(name, _)| !is_note(name)) {
         builder.push(name, value);
     }
     let mut push = |name: &str, value: &[u8]| builder.push(name.as_bytes(), value);
@@ -139,4 +140,65 @@ fn story(
     push("levada-origin-time", origin.time.0.to_string().as_bytes());
     more(&mut push);
     builder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Format;
+    use crate::log::{Partition, TopicName};
+
+    fn origin() -> Origin {
+        Origin {
+            at: TopicPartition {
+                topic: TopicName::try_new("t").unwrap(),
+                partition: Partition(0),
+            },
+            offset: Offset(7),
+            time: UnixMillis(8),
+        }
+    }
+
+    #[test]
+    fn a_producers_notes_are_dropped_and_the_mode_it_sent_in_is_kept() {
+        let mut headers = Headers::builder(4, 64);
+        for (name, value) in [
+            ("ce_id", "1"),
+            ("levada-kind", "redrive"),
+            ("levada-mode", "structured"),
+            ("levada-attempts", "99"),
+        ] {
+            headers.push(name.as_bytes(), value.as_bytes());
+        }
+        let record = Record {
+            headers: headers.finish(),
+            ..Record::default()
+        };
+        let error = Event::from_record(record.clone()).unwrap_err();
+        let kept = undecodable(&record, &origin(), &error).headers;
+        assert_eq!(kept.get(b"levada-kind"), None);
+        assert_eq!(kept.get(b"levada-attempts"), None);
+        assert_eq!(kept.get(b"levada-mode"), Some(&b"structured"[..]));
+        assert_eq!(kept.get(b"levada-origin-offset"), Some(&b"7"[..]));
+    }
+
+    #[test]
+    fn a_dead_letter_goes_out_in_the_mode_its_event_came_in() {
+        let json = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":[1, 2]}"#;
+        let mut headers = Headers::builder(1, 64);
+        headers.push(b"content-type", b"application/cloudevents+json");
+        let event = Event::from_record(Record {
+            key: None,
+            value: Some(Bytes::from_static(json.as_bytes())),
+            headers: headers.finish(),
+        });
+        let failure = Failure::without_answer(Reason::Http(500), "refused");
+        let cause = Cause::new("http://s/".into(), failure);
+        let letter = letter(&event.unwrap(), &cause);
+        assert_eq!(letter.received_as(), Format::Json);
+        let kept = record(&letter, &origin(), &cause, "subscriber", (1, None));
+        let again = Event::from_record(kept).unwrap();
+        assert_eq!(again, letter, "the story is no part of the event");
+        assert_eq!(again.received_as(), Format::Json);
+    }
 }

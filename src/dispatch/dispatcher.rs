@@ -5,7 +5,7 @@
 //! Each turn of the loop looks at everything there may be, then sleeps until one of its wakers
 //! says that there may be more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,22 +16,26 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{AttemptWork, Engine, MessageId, Now, SlotId, Work};
+use super::engine::{Engine, Now, SlotId};
 use super::metrics::SubscriptionMetrics;
+use super::perform::{Done, perform};
 use super::progress::Progress;
 use super::start::{Basis, start};
 use super::tools::Tools;
-use crate::channel::{Sink, Subscription};
-use crate::delivery::{Attempt, AttemptReport, Deliver, Failure, Reason, Success};
+use crate::channel::Subscription;
+use crate::delivery::Deliver;
 use crate::log::{
     Commit, Commits, EventLog, GroupEvent, GroupSpec, LogError, LogFuture, Membership, Offset,
-    Source, StoredRecord, Target, TopicPartition, Watermarks,
+    Partition, Source, StoredRecord, TopicPartition, Watermarks,
 };
 
 /// Records taken from one partition before the next has its turn.
 const TAKE: usize = 256;
 /// How long a final commit may take.
 const FINAL_COMMIT: Duration = Duration::from_secs(5);
+
+/// At most so often the retry topic is trimmed.
+const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a dispatcher ended.
 #[derive(Debug)]
@@ -40,15 +44,6 @@ pub(crate) enum End {
     Stopped,
     /// It is no member any more; a new one may join.
     MembershipLost(LogError),
-}
-
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box for every attempt would cost more"
-)]
-enum Done {
-    Attempted(MessageId, AttemptReport),
-    Kept(MessageId, Result<(), LogError>),
 }
 
 type Found = Vec<(TopicPartition, Option<Commit>, Watermarks)>;
@@ -60,6 +55,15 @@ struct Committing {
     commits: Commits,
     result: LogFuture<'static, ()>,
 }
+
+/// How far one partition of the retry topic is.
+#[derive(Clone, Copy, Debug)]
+struct Trim {
+    committed: Offset,
+    trimmed: Offset,
+}
+
+type Trimming = (Vec<(Partition, Offset)>, LogFuture<'static, ()>);
 
 /// Partitions that are being given up.
 struct Revocation {
@@ -83,7 +87,12 @@ pub(crate) struct Dispatcher<D> {
     buffer: Vec<StoredRecord>,
     /// How far each partition was read by this process, to count what is read again.
     furthest: HashMap<TopicPartition, Offset>,
-    lookup: Option<(Vec<TopicPartition>, Lookup)>,
+    /// Assignments that are not answered yet, in order.
+    lookups: VecDeque<(Vec<TopicPartition>, Lookup)>,
+    /// How far the retry topic is committed, and how far it was trimmed.
+    trims: HashMap<Partition, Trim>,
+    trimming: Option<Trimming>,
+    next_trim: Instant,
     committing: Option<Committing>,
     next_commit: Instant,
     revocations: Vec<Revocation>,
@@ -101,7 +110,7 @@ impl<D: Deliver> Dispatcher<D> {
     ) -> Result<Self, LogError> {
         let membership = tools.log.join(&GroupSpec {
             group: subscription.group.clone(),
-            topics: vec![subscription.topic.clone()],
+            topics: vec![subscription.topic.clone(), subscription.retry_topic.clone()],
             instance,
         })?;
         Ok(Self {
@@ -114,7 +123,10 @@ impl<D: Deliver> Dispatcher<D> {
             sources: Vec::new(),
             buffer: Vec::with_capacity(TAKE),
             furthest: HashMap::new(),
-            lookup: None,
+            lookups: VecDeque::new(),
+            trims: HashMap::new(),
+            trimming: None,
+            next_trim: Instant::now() + TRIM_INTERVAL,
             committing: None,
             next_commit: Instant::now(),
             revocations: Vec::new(),
@@ -140,13 +152,12 @@ impl<D: Deliver> Dispatcher<D> {
             self.take_records();
             let now = self.now();
             while let Some(job) = self.engine.next_work(now) {
-                work.push(perform(
-                    Arc::clone(&self.tools),
-                    Arc::clone(&self.subscription),
-                    job,
-                ));
+                let at = job.slot().map(|slot| self.engine.partition(slot).clone());
+                let tools = Arc::clone(&self.tools);
+                work.push(perform(tools, Arc::clone(&self.subscription), at, job));
             }
             self.begin_commit(now.mono);
+            self.begin_trim(now.mono);
             self.end_revocations(now.mono);
             if stopping.is_some_and(|deadline| self.is_drained(deadline, now.mono)) {
                 drop(work);
@@ -168,7 +179,8 @@ impl<D: Deliver> Dispatcher<D> {
                     }
                 }
                 result = result_of(&mut self.committing) => self.commit_ended(result),
-                found = found_by(&mut self.lookup) => self.start(found),
+                found = found_by(&mut self.lookups) => self.start(found),
+                result = trimmed(&mut self.trimming) => self.trim_ended(result),
                 () = wake.notified() => {}
                 () = &mut timer => {}
                 Ok(()) = changes.changed(), if stopping.is_none() => {
@@ -211,6 +223,14 @@ impl<D: Deliver> Dispatcher<D> {
                 self.engine.attempted(id, report.result, now);
             }
             Done::Kept(id, result) => self.engine.kept(id, result, now),
+            Done::Parked(id, result) => self.engine.parked(id, result, now),
+            Done::Fetched(slot, wanted, result) => self.engine.fetched(slot, wanted, result, now),
+            Done::Checkpointed(slot, result) => {
+                if let Err(error) = &result {
+                    tracing::warn!(subscription = %self.subscription.name, %error, "a checkpoint was not stored");
+                }
+                self.engine.checkpointed(slot, result.is_ok());
+            }
         }
     }
 
@@ -218,6 +238,7 @@ impl<D: Deliver> Dispatcher<D> {
 
     fn take_records(&mut self) {
         let mut full = 0;
+        let mut cut = Vec::new();
         for (slot, source) in &mut self.sources {
             loop {
                 let room = self.engine.credit(*slot).min(TAKE);
@@ -244,6 +265,10 @@ impl<D: Deliver> Dispatcher<D> {
                             break;
                         }
                     }
+                    Err(LogError::OutOfRange(at)) => {
+                        cut.push((*slot, at));
+                        break;
+                    }
                     Err(error) => {
                         self.lost.get_or_insert(error);
                         break;
@@ -253,6 +278,20 @@ impl<D: Deliver> Dispatcher<D> {
             full += usize::from(self.engine.window_is_full(*slot));
         }
         self.metrics.paused(full);
+        for (slot, at) in cut {
+            self.begin_anew(slot, at);
+        }
+    }
+
+    /// Records were deleted before they were read: the partition begins anew at what is left.
+    fn begin_anew(&mut self, slot: SlotId, at: TopicPartition) {
+        tracing::warn!(
+            subscription = %self.subscription.name, partition = %at,
+            "the records to read next are gone: reading begins anew"
+        );
+        self.engine.drop_slot(slot);
+        self.sources.retain(|(source, _)| *source != slot);
+        self.look_up(vec![at]);
     }
 
     // ---- the group
@@ -266,14 +305,7 @@ impl<D: Deliver> Dispatcher<D> {
                         subscription = %self.subscription.name, partitions = partitions.len(),
                         "partitions assigned"
                     );
-                    let lookup = look_up(
-                        Arc::clone(&self.tools.log),
-                        Arc::clone(&self.subscription),
-                        partitions.clone(),
-                    );
-                    let before = self.lookup.take();
-                    debug_assert!(before.is_none(), "an assignment was not answered");
-                    self.lookup = Some((partitions, Box::pin(lookup)));
+                    self.look_up(partitions);
                 }
                 GroupEvent::Revoked { partitions, lost } => self.revoked(partitions, lost),
                 GroupEvent::Failed(error @ LogError::MembershipLost(_)) => {
@@ -286,8 +318,14 @@ impl<D: Deliver> Dispatcher<D> {
         }
     }
 
+    fn look_up(&mut self, partitions: Vec<TopicPartition>) {
+        let log = Arc::clone(&self.tools.log);
+        let lookup = look_up(log, Arc::clone(&self.subscription), partitions.clone());
+        self.lookups.push_back((partitions, Box::pin(lookup)));
+    }
+
     fn start(&mut self, found: Found) {
-        let Some((wanted, _)) = self.lookup.take() else {
+        let Some((wanted, _)) = self.lookups.pop_front() else {
             return;
         };
         // What was revoked while its commits were looked up is not ours to start.
@@ -297,18 +335,17 @@ impl<D: Deliver> Dispatcher<D> {
             let begin = start(commit.as_ref(), marks);
             self.report_start(&at, begin.basis);
             let kept = commit.filter(|_| begin.basis == Basis::Commit);
-            commits.insert(at.clone(), (begin.offset, kept));
+            commits.insert(at.clone(), (begin.offset, marks.high, kept));
             starts.push((at, begin.offset));
         }
         match self.membership.start(starts) {
             Ok(sources) => {
                 for (at, source) in sources {
-                    let Some((offset, commit)) = commits.remove(&at) else {
+                    let Some((offset, end, commit)) = commits.remove(&at) else {
                         continue;
                     };
-                    self.progress
-                        .committed(&at, commit.as_ref().map_or(offset, |c| c.offset));
-                    let slot = self.engine.open(at, offset, commit);
+                    self.note_commit(&at, commit.as_ref().map_or(offset, |c| c.offset));
+                    let slot = self.engine.open(at, offset, end, commit);
                     self.sources.push((slot, source));
                 }
             }
@@ -346,7 +383,7 @@ impl<D: Deliver> Dispatcher<D> {
             subscription = %self.subscription.name, partitions = partitions.len(), lost,
             "partitions revoked"
         );
-        if let Some((wanted, _)) = &mut self.lookup {
+        for (wanted, _) in &mut self.lookups {
             wanted.retain(|at| !partitions.contains(at));
         }
         let slots: Vec<SlotId> = self
@@ -396,7 +433,12 @@ impl<D: Deliver> Dispatcher<D> {
             let revocation = self.revocations.remove(index);
             for slot in &revocation.slots {
                 self.engine.drop_slot(*slot);
-                self.progress.gone(self.engine.partition(*slot));
+                let at = self.engine.partition(*slot);
+                if at.topic == self.subscription.retry_topic {
+                    self.trims.remove(&at.partition);
+                } else {
+                    self.progress.gone(at);
+                }
             }
             self.sources
                 .retain(|(slot, _)| !revocation.slots.contains(slot));
@@ -445,7 +487,7 @@ impl<D: Deliver> Dispatcher<D> {
         match result {
             Ok(()) => {
                 for (at, commit) in &commits {
-                    self.progress.committed(at, commit.offset);
+                    self.note_commit(at, commit.offset);
                 }
             }
             Err(LogError::MetadataRefused(why))
@@ -478,6 +520,57 @@ impl<D: Deliver> Dispatcher<D> {
                 if let LogError::MembershipLost(_) = error {
                     self.lost.get_or_insert(error);
                 }
+            }
+        }
+    }
+
+    fn note_commit(&mut self, at: &TopicPartition, offset: Offset) {
+        if at.topic == self.subscription.retry_topic {
+            let trim = Trim {
+                committed: offset,
+                trimmed: offset,
+            };
+            self.trims.entry(at.partition).or_insert(trim).committed = offset;
+        } else {
+            self.progress.committed(at, offset);
+        }
+    }
+
+    /// Nothing in the retry topic expires: what is behind the commits is deleted, now and then.
+    fn begin_trim(&mut self, now: Instant) {
+        if self.trimming.is_some() || now < self.next_trim {
+            return;
+        }
+        self.next_trim = now + TRIM_INTERVAL;
+        let behind = |(partition, trim): (&Partition, &Trim)| {
+            (trim.committed > trim.trimmed).then_some((*partition, trim.committed))
+        };
+        let before: Vec<(Partition, Offset)> = self.trims.iter().filter_map(behind).collect();
+        if before.is_empty() {
+            return;
+        }
+        let (log, topic) = (
+            Arc::clone(&self.tools.log),
+            self.subscription.retry_topic.clone(),
+        );
+        let what = before.clone();
+        let trimming = Box::pin(async move { log.trim(&topic, &what).await });
+        self.trimming = Some((before, trimming));
+    }
+
+    fn trim_ended(&mut self, result: Result<(), LogError>) {
+        let Some((before, _)) = self.trimming.take() else {
+            return;
+        };
+        if let Err(error) = result {
+            tracing::warn!(
+                subscription = %self.subscription.name, %error,
+                "the retry topic cannot be trimmed: it grows until it can"
+            );
+        }
+        for (partition, offset) in before {
+            if let Some(trim) = self.trims.get_mut(&partition) {
+                trim.trimmed = offset;
             }
         }
     }
@@ -573,9 +666,16 @@ async fn result_of(committing: &mut Option<Committing>) -> Result<(), LogError> 
     }
 }
 
-async fn found_by(lookup: &mut Option<(Vec<TopicPartition>, Lookup)>) -> Found {
-    match lookup {
+async fn found_by(lookups: &mut VecDeque<(Vec<TopicPartition>, Lookup)>) -> Found {
+    match lookups.front_mut() {
         Some((_, lookup)) => lookup.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn trimmed(trimming: &mut Option<Trimming>) -> Result<(), LogError> {
+    match trimming {
+        Some((_, result)) => result.await,
         None => std::future::pending().await,
     }
 }
@@ -588,25 +688,12 @@ async fn look_up(
 ) -> Found {
     let mut pause = Duration::from_millis(50);
     while !partitions.is_empty() {
-        let commits = log.committed(&subscription.group, &partitions).await;
-        let marks = log.watermarks(&subscription.topic).await;
-        match (commits, marks) {
-            (Ok(commits), Ok(marks)) => {
-                return partitions
-                    .into_iter()
-                    .zip(commits)
-                    .filter_map(|(at, commit)| {
-                        let marks = *marks.get(at.partition.index())?;
-                        Some((at, commit, marks))
-                    })
-                    .collect();
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::warn!(
-                    subscription = %subscription.name, %error,
-                    "the group's commits could not be read, trying again"
-                );
-            }
+        match look_up_once(&*log, &subscription, &partitions).await {
+            Ok(found) => return found,
+            Err(error) => tracing::warn!(
+                subscription = %subscription.name, %error,
+                "the group's commits could not be read, trying again"
+            ),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
@@ -614,77 +701,21 @@ async fn look_up(
     Vec::new()
 }
 
-async fn perform<D: Deliver>(
-    tools: Arc<Tools<D>>,
-    subscription: Arc<Subscription>,
-    work: Work,
-) -> Done {
-    match work {
-        Work::Attempt(work) => {
-            let id = work.id;
-            Done::Attempted(id, attempt(&tools, &subscription, work).await)
-        }
-        Work::Keep {
-            id,
-            partition,
-            record,
-        } => {
-            let target = Target::Partition(partition);
-            let kept = tools
-                .log
-                .append(&subscription.dead_letter_topic, target, record)
-                .await;
-            Done::Kept(id, kept.map(|_| ()))
-        }
-    }
-}
-
-async fn attempt<D: Deliver>(
-    tools: &Tools<D>,
+async fn look_up_once(
+    log: &dyn EventLog,
     subscription: &Subscription,
-    work: AttemptWork,
-) -> AttemptReport {
-    let delivery = &subscription.delivery;
-    match work.sink {
-        Sink::Http(sink) => {
-            let attempt = Attempt {
-                sink,
-                event: work.event,
-                format: delivery.format,
-                timeout: delivery.timeout,
-                retry_codes: delivery.retry_codes.clone(),
-                take_reply: work.take_reply,
-                pass_through: Vec::new(),
-            };
-            tools.deliver.attempt(attempt).await
-        }
-        Sink::Channel { topic, .. } => {
-            let (began, started) = (Instant::now(), tools.clock.now());
-            let record = work.event.to_record();
-            let appending = tools.log.append(&topic, Target::ByKey, record);
-            let result = match timeout(delivery.timeout, appending).await {
-                Ok(Ok(_)) => Ok(Success {
-                    code: 202,
-                    reply: None,
-                }),
-                Ok(Err(error)) => {
-                    let failure = Failure::without_answer(Reason::PipelineError, error.to_string());
-                    Err(Failure {
-                        retryable: error.is_retryable(),
-                        ..failure
-                    })
-                }
-                Err(_) => Err(Failure::without_answer(
-                    Reason::AttemptTimeout,
-                    format!("the log did not answer within {:?}", delivery.timeout),
-                )),
-            };
-            AttemptReport {
-                started,
-                duration: began.elapsed(),
-                answer: None,
-                result,
-            }
+    partitions: &[TopicPartition],
+) -> Result<Found, LogError> {
+    let commits = log.committed(&subscription.group, partitions).await?;
+    let mut marks = HashMap::new();
+    for topic in [&subscription.topic, &subscription.retry_topic] {
+        if partitions.iter().any(|at| at.topic == *topic) {
+            marks.insert(topic.clone(), log.watermarks(topic).await?);
         }
     }
+    let found = |(at, commit): (&TopicPartition, Option<Commit>)| {
+        let marks = *marks.get(&at.topic)?.get(at.partition.index())?;
+        Some((at.clone(), commit, marks))
+    };
+    Ok(partitions.iter().zip(commits).filter_map(found).collect())
 }

@@ -7,9 +7,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Budget;
 use super::dispatcher::{Dispatcher, End};
-use super::engine::Engine;
+use super::engine::{Budgets, Engine};
 use super::metrics::SubscriptionMetrics;
 use super::prepare::{is_fixed, prepare};
 use super::progress::Progress;
@@ -41,7 +40,7 @@ pub(crate) struct Member<D> {
     pub(crate) state: watch::Sender<SubscriptionState>,
     pub(crate) metrics: SubscriptionMetrics,
     pub(crate) progress: Progress,
-    pub(crate) budget: Budget,
+    pub(crate) budgets: Budgets,
     pub(crate) instance: Option<String>,
 }
 
@@ -118,7 +117,7 @@ impl<D: Deliver> Member<D> {
             Arc::clone(&subscription),
             self.tools.settings.clone(),
             self.metrics.clone(),
-            self.budget.clone(),
+            self.budgets.clone(),
             rand::random(),
         );
         let dispatcher = Dispatcher::join(

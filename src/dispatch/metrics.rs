@@ -27,6 +27,8 @@ pub struct DispatchMetrics {
     end_to_end_seconds: HistogramVec,
     in_flight: IntGaugeVec,
     retries: IntCounterVec,
+    parkings: IntCounterVec,
+    parked: IntGaugeVec,
     dead_letters: IntCounterVec,
     dead_letter_sink_failures: IntCounterVec,
     dropped: IntCounterVec,
@@ -81,6 +83,15 @@ impl DispatchMetrics {
                 "levada_delivery_retries_total",
                 "Retries that were scheduled",
                 SUBSCRIPTION,
+            )?,
+            parkings: counter(
+                "levada_dispatch_parkings_total",
+                "Events that were written to the retry topic to wait there",
+                SUBSCRIPTION,
+            )?,
+            parked: gauge(
+                "levada_dispatch_parked",
+                "Events that wait in the retry topic",
             )?,
             dead_letters: counter(
                 "levada_dead_letters_total",
@@ -146,6 +157,8 @@ impl DispatchMetrics {
             end_to_end_seconds: self.end_to_end_seconds.with_label_values(&labels),
             in_flight: self.in_flight.with_label_values(&labels),
             retries: counter(&self.retries),
+            parkings: counter(&self.parkings),
+            parked: self.parked.with_label_values(&labels),
             dead_letter_sink_failures: counter(&self.dead_letter_sink_failures),
             dropped: counter(&self.dropped),
             skipped: counter(&self.skipped),
@@ -167,7 +180,7 @@ impl DispatchMetrics {
     /// Forgets the gauges of a subscription that is gone; its counters stay.
     pub(crate) fn forget(&self, name: &ResourceName) {
         let labels = [name.namespace(), name.name()];
-        for family in [&self.in_flight, &self.paused, &self.lag] {
+        for family in [&self.in_flight, &self.paused, &self.lag, &self.parked] {
             // It is an error only when the family has no such child, and then all is well.
             family.remove_label_values(&labels).ok();
         }
@@ -188,6 +201,8 @@ struct Handles {
     end_to_end_seconds: Histogram,
     in_flight: IntGauge,
     retries: IntCounter,
+    parkings: IntCounter,
+    parked: IntGauge,
     dead_letter_sink_failures: IntCounter,
     dropped: IntCounter,
     skipped: IntCounter,
@@ -242,6 +257,14 @@ impl SubscriptionMetrics {
 
     pub(crate) fn retried(&self) {
         self.0.retries.inc();
+    }
+
+    pub(crate) fn parked(&self) {
+        self.0.parkings.inc();
+    }
+
+    pub(crate) fn parked_now(&self, count: usize) {
+        self.0.parked.set(gauge_value(count));
     }
 
     pub(crate) fn dead_letter(&self, cause: &Cause) {

@@ -176,8 +176,14 @@ impl OffsetTracker {
     /// The finished offsets beyond the commit, as ordered ranges that do not touch.
     #[must_use]
     pub fn done(&self) -> Vec<Range<Offset>> {
+        self.first_done(usize::MAX)
+    }
+
+    /// The first `max` ranges of [`OffsetTracker::done`], or a few more.
+    #[must_use]
+    pub fn first_done(&self, max: usize) -> Vec<Range<Offset>> {
         let mut ranges: Vec<Range<Offset>> = Vec::new();
-        let mut add = |range: Range<i64>| {
+        let add = |ranges: &mut Vec<Range<Offset>>, range: Range<i64>| {
             if range.is_empty() {
                 return;
             }
@@ -188,19 +194,22 @@ impl OffsetTracker {
         };
         let mut after = self.committable().0;
         for word in &self.words {
+            if ranges.len() >= max {
+                return ranges;
+            }
             let mut open = word.open;
             while open != 0 {
                 let from = open.trailing_zeros();
                 let count = (open >> from).trailing_ones();
                 let start = word.index * 64 + i64::from(from);
-                add(after..start);
+                add(&mut ranges, after..start);
                 after = start + i64::from(count);
                 open &= u64::MAX.checked_shl(from + count).unwrap_or(0);
             }
         }
-        add(after..self.next);
+        add(&mut ranges, after..self.next);
         for range in &self.restored {
-            add(range.clone());
+            add(&mut ranges, range.clone());
         }
         ranges
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
+use super::engine::Budgets;
 use super::member::{Member, SubscriptionState};
 use super::metrics::DispatchMetrics;
 use super::progress::Progress;
@@ -37,7 +38,7 @@ pub struct Supervisor<D> {
     topics: Topics,
     duties: Duties,
     metrics: DispatchMetrics,
-    budget: Budget,
+    budgets: Budgets,
     board: Board,
     tasks: Tasks,
     channels: BTreeMap<ResourceName, RunningChannel>,
@@ -77,7 +78,10 @@ impl<D: Deliver> Supervisor<D> {
         tasks: &Tasks,
     ) -> Self {
         Self {
-            budget: Budget::new(tools.settings.max_total_bytes),
+            budgets: Budgets {
+                events: Budget::new(tools.settings.max_total_bytes),
+                parked: Budget::new(tools.settings.parked_index_bytes),
+            },
             tools,
             topics,
             duties,
@@ -205,7 +209,7 @@ impl<D: Deliver> Supervisor<D> {
             state,
             metrics: self.metrics.subscription(name),
             progress: progress.clone(),
-            budget: self.budget.clone(),
+            budgets: self.budgets.clone(),
             instance: self
                 .duties
                 .instance

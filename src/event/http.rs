@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use super::build::Builder;
 use super::error::EventError;
 use super::rules::{check_name, check_string, is_forwarded};
-use super::{ATTRIBUTE, Event, json, media_type};
+use super::{ATTRIBUTE, Event, MODE, json, media_type};
 
 /// What an HTTP message holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +97,7 @@ impl Event {
             let header = match name.strip_prefix(ATTRIBUTE) {
                 Some(attribute) => attribute_header(attribute)
                     .zip(HeaderValue::from_maybe_shared(encode(value)).ok()),
+                None if name == MODE => None,
                 None => HeaderName::from_bytes(name.as_bytes())
                     .ok()
                     .zip(HeaderValue::from_maybe_shared(value).ok()),

@@ -17,7 +17,7 @@ use super::build::Builder;
 use super::error::{EventError, shown};
 use super::http::Forwarded;
 use super::media_type::{is_json, is_utf8_text};
-use super::{ATTRIBUTE, Event};
+use super::{ATTRIBUTE, Event, MODE, STRUCTURED};
 
 /// An object with more members than this is refused: no sink would take so many headers, and
 /// members are compared with each other.
@@ -135,9 +135,13 @@ impl<'a> Members<'a> {
             .iter()
             .filter(|(name, _)| !matches!(&**name, "data" | "data_base64"))
             .map(|(name, value)| name.len() + value.get().len() + ATTRIBUTE.len())
-            .sum();
-        let mut builder =
-            Builder::new(self.0.len() + forwarded.len(), bytes + forwarded.byte_len());
+            .sum::<usize>()
+            + MODE.len()
+            + STRUCTURED.len();
+        let mut builder = Builder::new(
+            self.0.len() + forwarded.len() + 1,
+            bytes + forwarded.byte_len(),
+        );
         let (mut data, mut base64, mut content_type) = (None, None, None);
         for (name, value) in &self.0 {
             let value = value.get();
@@ -160,6 +164,7 @@ impl<'a> Members<'a> {
         }
         let value = data_of(data, base64, content_type.as_deref(), body)?;
         forwarded.add_to(&mut builder);
+        builder.keep(MODE.as_bytes(), STRUCTURED.as_bytes());
         builder.finish(value, None)
     }
 

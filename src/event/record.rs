@@ -4,12 +4,13 @@ use super::build::Builder;
 use super::error::EventError;
 use super::http::Forwarded;
 use super::rules::{check_name, check_string, check_value, is_forwarded};
-use super::{ATTRIBUTE, CONTENT_TYPE, Event, json, media_type};
+use super::{ATTRIBUTE, CONTENT_TYPE, Event, MODE, STRUCTURED, json, media_type};
 use crate::log::Record;
 
 impl Event {
     /// Reads the event of a record, of whatever producer, in binary or structured mode. Headers
-    /// that are neither attributes nor travel along (`levada-` ones too) are left out.
+    /// that are neither attributes nor travel along (`levada-` ones too) are left out, but for the
+    /// mark of an event that came as JSON.
     ///
     /// # Errors
     /// [`EventError`] when the record is not a valid event.
@@ -38,6 +39,8 @@ enum Part<'a> {
     Attribute(&'a str, &'a str),
     ContentType(&'a str),
     Forwarded,
+    /// The mark of an event that came as JSON.
+    Mode,
     Other,
 }
 
@@ -84,7 +87,7 @@ fn from_binary(mut record: Record) -> Result<Event, EventError> {
             Part::ContentType(value) if !value.is_empty() => {
                 builder.content_type(CONTENT_TYPE, value)?;
             }
-            Part::Forwarded => builder.keep(name, value),
+            Part::Forwarded | Part::Mode => builder.keep(name, value),
             Part::Attribute(..) | Part::ContentType(_) | Part::Other => {}
         }
     }
@@ -118,7 +121,7 @@ fn is_clean(record: &Record) -> Result<bool, EventError> {
                     check_value("datacontenttype", value)?;
                 }
             }
-            Part::Forwarded => {}
+            Part::Forwarded | Part::Mode => {}
             Part::Other => clean = false,
         }
     }
@@ -167,6 +170,10 @@ fn part<'a>(name: &'a [u8], value: &'a [u8]) -> Result<Part<'a>, EventError> {
     }
     if is_content_type(name) {
         return Ok(Part::ContentType(utf8(value)?));
+    }
+    // Whoever wrote it: it decides nothing but the mode in which the event goes out.
+    if name == MODE.as_bytes() && value == STRUCTURED.as_bytes() {
+        return Ok(Part::Mode);
     }
     let travels = std::str::from_utf8(name).is_ok_and(is_forwarded)
         && http::HeaderName::from_bytes(name).is_ok()

@@ -113,7 +113,7 @@ pub fn effective(
         timeout: options.timeout.unwrap_or(Duration::from_secs(30)),
         retry_after_max: options.retry_after_max.unwrap_or(Duration::from_secs(600)),
         retry_codes: options.retry_codes.unwrap_or(RetryCodes::Standard),
-        format: options.format.unwrap_or(Format::Binary),
+        format: options.format,
         ordering: options.ordering.unwrap_or(Ordering::Key),
         max_in_flight: options.max_in_flight.unwrap_or(64),
         max_window: options.max_window.unwrap_or(10_000),

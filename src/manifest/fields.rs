@@ -10,6 +10,7 @@ use super::Problem;
 use super::secrets::Secrets;
 use super::yaml::{Entry, Node, Value};
 use crate::duration;
+use crate::spelling::{self, likeness};
 
 /// What one file's documents are read with, and what was found wrong so far.
 #[derive(Debug)]
@@ -289,34 +290,11 @@ impl<'n> Fields<'n> {
 
 /// "unknown field", with the nearest known one.
 pub(super) fn unknown(key: &str, known: &[&str]) -> String {
-    let nearest = known
-        .iter()
-        .map(|name| (distance(&key.to_lowercase(), &name.to_lowercase()), *name))
-        .filter(|(distance, name)| *distance <= name.len().max(key.len()) / 2)
-        .min_by_key(|(distance, _)| *distance);
+    let nearest = spelling::nearest(known.iter().map(|name| (likeness(key, name), *name)));
     match nearest {
-        Some((_, name)) => format!("unknown field, did you mean {name}?"),
+        Some(name) => format!("unknown field, did you mean {name}?"),
         None => format!("unknown field; known here: {}", known.join(", ")),
     }
-}
-
-/// Edit distance (Levenshtein). Longer texts than any field name count as far away.
-fn distance(a: &str, b: &str) -> usize {
-    if a.len() > 64 || b.len() > 64 {
-        return usize::MAX;
-    }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ fn our_own_fields_are_read() {
     assert_eq!(delivery.retry_codes, RetryCodes::Listed(codes.into()));
     assert!(!delivery.dead_letter_topic);
     assert_eq!(delivery.rate_limit, Some(10.0));
-    assert_eq!(delivery.format, Format::Json);
+    assert_eq!(delivery.format, Some(Format::Json));
 }
 
 #[test]

@@ -32,19 +32,32 @@ impl Templates {
     /// `{namespace}`, `{channel}`, `{subscription}` and `{uid}`, the last one needed.
     ///
     /// # Errors
-    /// [`TemplateError`] when a place is missing or not known, or another character is not allowed
-    /// in a topic's name.
+    /// As [`Templates::check_topic`] and [`Templates::check_group`].
     pub fn try_new(topic: &str, group: &str) -> Result<Self, TemplateError> {
-        check(topic, &["namespace", "name"], &["namespace", "name"])?;
-        check(
-            group,
-            &["uid"],
-            &["namespace", "channel", "subscription", "uid"],
-        )?;
+        Self::check_topic(topic)?;
+        Self::check_group(group)?;
         Ok(Self {
             topic: topic.to_owned(),
             group: group.to_owned(),
         })
+    }
+
+    /// Whether channel topics can be named so.
+    ///
+    /// # Errors
+    /// [`TemplateError`] when a place is missing or not known, or another character is not allowed
+    /// in a topic's name.
+    pub fn check_topic(template: &str) -> Result<(), TemplateError> {
+        check(template, &["namespace", "name"], &["namespace", "name"])
+    }
+
+    /// Whether groups can be named so.
+    ///
+    /// # Errors
+    /// As [`Templates::check_topic`].
+    pub fn check_group(template: &str) -> Result<(), TemplateError> {
+        let known = ["namespace", "channel", "subscription", "uid"];
+        check(template, &["uid"], &known)
     }
 
     /// The topic of a channel.

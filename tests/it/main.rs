@@ -8,6 +8,7 @@
     reason = "real time on plain threads: no clock of Tokio's is paused here"
 )]
 
+mod content_mode;
 mod dead_letters;
 mod delivery_vectors;
 mod end_to_end;
@@ -20,4 +21,6 @@ mod manifests;
 mod metrics;
 mod nodes;
 mod process;
+mod purge;
+mod random_bytes;
 mod restart;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
+use crate::channel::Format;
 use crate::event::{Decoded, Event, EventError, Mode, Place};
 
 const JSON: &str = "application/cloudevents+json";
@@ -265,6 +266,32 @@ fn attributes_can_be_set_replaced_and_taken_away() {
         None
     );
     assert!(event.with_attributes(&[("id", "")]).is_err());
+}
+
+#[test]
+fn an_event_knows_the_mode_it_came_in() {
+    let from_json = json("\"data\":1").unwrap();
+    let from_headers = binary(&[("levada-mode", "structured")], "1").unwrap();
+    let batch = r#"[{"specversion":"1.0","id":"i","source":"/s","type":"t"}]"#;
+    let media_type = headers(&[("content-type", "application/cloudevents-batch+json")]);
+    let Ok(Decoded::Batch(of_batch)) = Event::from_http(&media_type, batch.into()) else {
+        panic!("no batch");
+    };
+    for (event, mode) in [
+        (&from_json, Format::Json),
+        (&of_batch[0], Format::Json),
+        (&from_headers, Format::Binary),
+    ] {
+        assert_eq!(event.received_as(), mode, "{event:?}");
+        let stored = Event::from_record(event.to_record()).unwrap();
+        assert_eq!(stored.received_as(), mode, "{event:?}");
+        let changed = event.with_attributes(&[("x", "y")]).unwrap();
+        assert_eq!(changed.received_as(), mode, "{event:?}");
+        let (headers, _) = event.to_http_binary();
+        assert!(!headers.contains_key("levada-mode"), "{headers:?}");
+    }
+    // Nothing is stored for an event of binary mode.
+    assert_eq!(from_headers.headers().len(), 4);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::channel::Format;
 use crate::event::{Event, EventErrorKind};
 use crate::log::{Headers, Record};
 
@@ -145,6 +146,7 @@ fn a_record_of_our_own_is_taken_as_it_is() {
         ("ce_partitionkey", "k"),
         ("content-type", "text/plain"),
         ("traceparent", "00-x"),
+        ("levada-mode", "structured"),
     ]);
     let record = record(Some("k"), &headers, Some("data"));
     assert_eq!(
@@ -158,6 +160,7 @@ fn foreign_headers_are_left_out_and_the_key_is_kept() {
     let headers = with(&[
         ("foo", "bar"),
         ("levada-kind", "retry"),
+        ("levada-mode", "other"),
         ("x-b3-traceid", "1"),
         ("X-Request-Id", "upper"),
         ("x-request-id", "a\nb"),
@@ -169,6 +172,7 @@ fn foreign_headers_are_left_out_and_the_key_is_kept() {
         .map(|(name, _)| name.to_vec())
         .collect();
     assert_eq!(names[4..], [b"x-b3-traceid".to_vec()]);
+    assert_eq!(event.received_as(), Format::Binary);
     assert_eq!(event.key().unwrap(), "k");
 
     let event = read(&with(&[("ce_partitionkey", "p"), ("foo", "")]), None).unwrap();
@@ -191,7 +195,7 @@ fn null_values_of_optional_attributes_mean_that_there_is_none() {
 }
 
 #[test]
-fn structured_records_become_binary_ones() {
+fn structured_records_become_binary_ones_that_say_how_they_came() {
     let json = r#"{"specversion":"1.0","id":"i","source":"/s","type":"t","partitionkey":"k",
                    "data":{"n":1.0}}"#;
     let headers = [
@@ -209,6 +213,7 @@ fn structured_records_become_binary_ones() {
     assert_eq!(event.content_type(), Some("application/json"));
     assert_eq!(event.data().unwrap(), r#"{"n":1.0}"#);
     assert_eq!(event.forwarded_headers().count(), 1);
+    assert_eq!(event.received_as(), Format::Json);
     assert_eq!(Event::from_record(event.to_record()).unwrap(), event);
     assert!(read(&headers, None).is_err());
     assert!(read(&headers, Some("not an event")).is_err());

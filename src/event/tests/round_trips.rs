@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
+use crate::channel::Format;
 use crate::event::{Decoded, Event};
 use crate::log::{Headers, Record};
 
@@ -49,6 +50,7 @@ prop_compose! {
         key in prop::option::of(text()),
         content_type in content_type(),
         data in data(),
+        structured in any::<bool>(),
     ) -> Event {
         let mut headers = Headers::builder(8, 256);
         let mut push = |name: &str, value: &str| headers.push(name.as_bytes(), value.as_bytes());
@@ -65,6 +67,9 @@ prop_compose! {
         if let Some(content_type) = content_type {
             push("content-type", content_type);
         }
+        if structured {
+            push("levada-mode", "structured");
+        }
         let record = Record { key: None, value: data.map(Bytes::from), headers: headers.finish() };
         Event::from_record(record).unwrap()
     }
@@ -75,6 +80,19 @@ fn decode(headers: &HeaderMap, body: Bytes) -> Event {
         Decoded::One(event) => event,
         Decoded::Batch(_) => panic!("a batch"),
     }
+}
+
+/// Attributes, content type, data and key: all of an event but how it came.
+type Parts<'a> = (
+    Vec<(&'a str, &'a str)>,
+    Option<&'a str>,
+    Option<&'a Bytes>,
+    Option<&'a Bytes>,
+);
+
+fn parts(event: &Event) -> Parts<'_> {
+    let attributes = event.attributes().collect();
+    (attributes, event.content_type(), event.data(), event.key())
 }
 
 fn structured() -> HeaderMap {
@@ -131,13 +149,17 @@ proptest! {
     #[test]
     fn binary_http(event in event()) {
         let (headers, body) = event.to_http_binary();
-        prop_assert_eq!(decode(&headers, body), event);
+        prop_assert!(!headers.contains_key("levada-mode"));
+        let decoded = decode(&headers, body);
+        prop_assert_eq!(parts(&decoded), parts(&event));
+        prop_assert_eq!(decoded.received_as(), Format::Binary);
     }
 
     #[test]
     fn structured_http(event in event()) {
         let decoded = decode(&structured(), event.to_structured_json());
-        prop_assert_eq!(decoded, event);
+        prop_assert_eq!(parts(&decoded), parts(&event));
+        prop_assert_eq!(decoded.received_as(), Format::Json);
     }
 
     #[test]

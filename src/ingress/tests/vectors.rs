@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::harness::{Reply, Server};
+use crate::channel::Format;
 use crate::event::Event;
 use crate::ingress::Settings;
 
@@ -272,6 +273,7 @@ async fn run(server: &Server, case: &Case<'_>) -> Vec<String> {
     wrong.extend(case.check_events(&stored, is_accepted));
     for event in &stored {
         wrong.extend(check_round_trip(event));
+        wrong.extend(check_mode(event, &request));
     }
     wrong
 }
@@ -294,6 +296,23 @@ fn check_round_trip(event: &Event) -> Option<String> {
             && decoded.content_type() == event.content_type()
     };
     (!same(structured) || !same(binary)).then(|| format!("changed on its way: {event:?}"))
+}
+
+/// An event says how it came.
+fn check_mode(event: &Event, request: &[u8]) -> Option<String> {
+    let request = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let head = request.split("\r\n\r\n").next().unwrap_or_default();
+    let is_json = head.lines().any(|line| {
+        let value = line.strip_prefix("content-type:").map(str::trim);
+        value.is_some_and(|value| value.starts_with("application/cloudevents"))
+    });
+    let expected = if is_json {
+        Format::Json
+    } else {
+        Format::Binary
+    };
+    let found = event.received_as();
+    (found != expected).then(|| format!("received as {found:?}, not {expected:?}"))
 }
 
 #[tokio::test]

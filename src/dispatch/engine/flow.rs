@@ -1,0 +1,296 @@
+//! What follows when something that was begun has ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::parking::End;
+use super::{Activity, Engine, Failed, Life, MessageId, Now, Phase, Reply, Stage};
+use crate::delivery::retry::{self, GiveUp, Next};
+use crate::delivery::{Failure, Reason, Success};
+use crate::dispatch::dead_letter::{self, Cause};
+use crate::dispatch::parked::OriginKey;
+use crate::log::LogError;
+
+impl Engine {
+    /// An attempt ended.
+    pub(crate) fn attempted(&mut self, id: MessageId, result: Result<Success, Failure>, now: Now) {
+        let Some(life) = self.stop_working(id) else {
+            return;
+        };
+        if life == Life::Closed {
+            self.forget(id);
+            return;
+        }
+        let message = &mut self.messages[id.0];
+        message.attempts = message.attempts.saturating_add(1);
+        message.first_attempt.get_or_insert(now.wall);
+        match result {
+            Ok(success) => self.succeeded(id, success, now),
+            Err(failure) => self.failed(id, failure, now),
+        }
+    }
+
+    fn succeeded(&mut self, id: MessageId, success: Success, now: Now) {
+        let message = &mut self.messages[id.0];
+        match &message.phase {
+            Phase::Subscriber(original) => {
+                self.metrics.end_to_end(now.wall.since(message.time));
+                match success.reply {
+                    Some(reply) if self.subscription.reply.is_some() => {
+                        let original = Arc::clone(original);
+                        let reply = Box::new(Reply {
+                            original,
+                            reply: Arc::new(reply),
+                        });
+                        self.leave_lane(id, now);
+                        self.enter(id, Phase::Reply(reply), now);
+                    }
+                    _ => self.finish(id, now),
+                }
+            }
+            Phase::DeadLetter(failed) => {
+                self.metrics.dead_letter(&failed.cause);
+                self.finish(id, now);
+            }
+            Phase::Reply(_) | Phase::Keep { .. } | Phase::KeepRaw { .. } => self.finish(id, now),
+        }
+    }
+
+    fn failed(&mut self, id: MessageId, failure: Failure, now: Now) {
+        let draw: f64 = self.rng.random();
+        let message = &mut self.messages[id.0];
+        let next = retry::decide(
+            (&failure).into(),
+            message.attempts,
+            message.first_attempt.unwrap_or(now.wall),
+            now.wall,
+            &self.subscription.delivery,
+            draw,
+        );
+        match next {
+            Next::Retry { delay } => self.wait(id, &failure, delay, now),
+            Next::GiveUp(why) => self.give_up(id, failure, why, now),
+        }
+    }
+
+    fn wait(&mut self, id: MessageId, failure: &Failure, delay: Duration, now: Now) {
+        self.metrics.retried();
+        let message = &mut self.messages[id.0];
+        message.due = Some(now.wall.plus(delay));
+        message.reason = Some(failure.reason);
+        let message = &self.messages[id.0];
+        let slot = &mut self.slots[message.slot.0];
+        if matches!(message.phase, Phase::Subscriber(_)) {
+            slot.retrying.insert(message.offset, id);
+        }
+        slot.dirty = true;
+        if slot.life != Life::Open {
+            return;
+        }
+        // A dead-letter sink that fails must not hold up the events behind this one: once it is
+        // parked they go on.
+        let holds_up = message.lane.is_some() && matches!(message.phase, Phase::DeadLetter(_));
+        let long = delay >= self.settings.inline_retry_max;
+        if (long || holds_up) && self.may_park(id) {
+            self.park(id);
+        } else {
+            self.timers.add(now.mono + delay, id);
+        }
+    }
+
+    fn give_up(&mut self, id: MessageId, failure: Failure, why: GiveUp, now: Now) {
+        let message = &self.messages[id.0];
+        tracing::debug!(
+            subscription = %self.subscription.name, offset = message.offset.0, ?why,
+            reason = %failure.reason, detail = failure.detail, "an event could not be delivered"
+        );
+        let (event, stage) = match &message.phase {
+            Phase::Subscriber(event) => (event, Stage::Subscriber),
+            Phase::Reply(reply) => (&reply.original, Stage::Reply),
+            Phase::DeadLetter(failed) => {
+                self.metrics.dead_letter_sink_failed();
+                tracing::warn!(
+                    subscription = %self.subscription.name, reason = %failure.reason,
+                    detail = failure.detail, "the dead-letter sink did not take an event"
+                );
+                let failed = Arc::clone(failed);
+                return self.keep(id, failed, now);
+            }
+            Phase::Keep { .. } | Phase::KeepRaw { .. } => return self.keep_again(id, now),
+        };
+        let sink = match stage {
+            Stage::Subscriber => None,
+            Stage::Reply => self.subscription.reply.as_ref(),
+        };
+        let cause = Cause::new(sink.unwrap_or(&self.subscription.subscriber).url(), failure);
+        let failed = Arc::new(Failed {
+            letter: Arc::new(dead_letter::letter(event, &cause)),
+            cause,
+            stage,
+            attempts: message.attempts,
+            first_attempt: message.first_attempt,
+        });
+        if stage == Stage::Subscriber {
+            self.slots[message.slot.0]
+                .retrying
+                .insert(message.offset, id);
+        }
+        self.bury(id, failed, now);
+    }
+
+    /// Sends an event that failed for good to the dead-letter sink, or to the topic.
+    fn bury(&mut self, id: MessageId, failed: Arc<Failed>, now: Now) {
+        if self.subscription.dead_letter.is_some() {
+            self.enter(id, Phase::DeadLetter(failed), now);
+        } else {
+            self.keep(id, failed, now);
+        }
+    }
+
+    /// The last place: the dead-letter topic, unless the subscription gave that up.
+    fn keep(&mut self, id: MessageId, failed: Arc<Failed>, now: Now) {
+        if self.subscription.delivery.dead_letter_topic {
+            self.enter(id, Phase::Keep { failed, tries: 0 }, now);
+        } else {
+            self.metrics.dropped();
+            tracing::warn!(
+                subscription = %self.subscription.name, dest = failed.cause.dest,
+                reason = %failed.cause.reason,
+                "an event was dropped: no dead-letter sink took it and deadLetterTopic is false"
+            );
+            self.finish(id, now);
+        }
+    }
+
+    /// An earlier owner made every attempt and did not live to store the dead letter. What the
+    /// last answer was is not known any more.
+    pub(super) fn bury_exhausted(&mut self, id: MessageId, now: Now) {
+        let message = &mut self.messages[id.0];
+        message.due = None;
+        let Phase::Subscriber(event) = &message.phase else {
+            return;
+        };
+        let lost = Failure::without_answer(Reason::Interrupted, "the last answer was lost");
+        let cause = Cause::new(self.subscription.subscriber.url(), lost);
+        let failed = Arc::new(Failed {
+            letter: Arc::new(dead_letter::letter(event, &cause)),
+            cause,
+            stage: Stage::Subscriber,
+            attempts: message.attempts,
+            first_attempt: message.first_attempt,
+        });
+        self.bury(id, failed, now);
+    }
+
+    /// The dead-letter topic took the record, or did not.
+    pub(crate) fn kept(&mut self, id: MessageId, result: Result<(), LogError>, now: Now) {
+        let Some(life) = self.stop_working(id) else {
+            return;
+        };
+        if life == Life::Closed {
+            self.forget(id);
+            return;
+        }
+        match result {
+            Ok(()) => {
+                if let Phase::Keep { failed, .. } | Phase::DeadLetter(failed) =
+                    &self.messages[id.0].phase
+                {
+                    self.metrics.dead_letter(&failed.cause);
+                }
+                self.finish(id, now);
+            }
+            Err(error) => {
+                tracing::warn!(
+                    subscription = %self.subscription.name, %error,
+                    "the dead-letter topic did not take an event: it is tried again until it does"
+                );
+                self.keep_again(id, now);
+            }
+        }
+    }
+
+    /// An event is never given up for a dead-letter topic that fails: it is tried again, ever
+    /// less often.
+    fn keep_again(&mut self, id: MessageId, now: Now) {
+        let message = &mut self.messages[id.0];
+        let tries = match &mut message.phase {
+            Phase::Keep { tries, .. } | Phase::KeepRaw { tries, .. } => {
+                *tries = tries.saturating_add(1);
+                *tries
+            }
+            Phase::Subscriber(_) | Phase::Reply(_) | Phase::DeadLetter(_) => 1,
+        };
+        let delay = Duration::from_millis(100 << tries.min(8));
+        message.due = Some(now.wall.plus(delay));
+        if self.slots[message.slot.0].life == Life::Open {
+            self.timers.add(now.mono + delay, id);
+        }
+    }
+
+    /// Moves a message into its next phase, where it may begin at once.
+    fn enter(&mut self, id: MessageId, phase: Phase, now: Now) {
+        let message = &mut self.messages[id.0];
+        message.phase = phase;
+        message.attempts = 0;
+        message.first_attempt = None;
+        let slot = &mut self.slots[message.slot.0];
+        if matches!(message.phase, Phase::Reply(_)) {
+            slot.retrying.remove(&message.offset);
+        }
+        slot.dirty = true;
+        if slot.life == Life::Open {
+            self.make_ready(id, now);
+        }
+    }
+
+    /// Its offset is free to be committed.
+    pub(super) fn finish(&mut self, id: MessageId, now: Now) {
+        self.finish_as(id, End::Ended, now);
+    }
+
+    pub(super) fn finish_as(&mut self, id: MessageId, end: End, now: Now) {
+        self.leave_lane(id, now);
+        let message = &self.messages[id.0];
+        let (slot, offset) = (message.slot, message.offset);
+        let origin = message.origin.as_deref().map(OriginKey::of);
+        self.slots[slot.0].tracker.complete(offset);
+        self.slots[slot.0].dirty = true;
+        if let Some(key) = origin {
+            self.finish_parked(slot, key, offset, end);
+        }
+        self.forget(id);
+    }
+
+    fn leave_lane(&mut self, id: MessageId, now: Now) {
+        let message = &mut self.messages[id.0];
+        let Some(lane) = message.lane.take() else {
+            return;
+        };
+        let slot = &mut self.slots[message.slot.0];
+        let next = slot.lanes.leave(&lane);
+        if let Some(next) = next
+            && slot.life == Life::Open
+        {
+            self.make_ready(next, now);
+        }
+    }
+
+    /// The work on a message ended; what life its partition has.
+    pub(super) fn stop_working(&mut self, id: MessageId) -> Option<Life> {
+        let message = self.messages.get_mut(id.0)?;
+        match std::mem::replace(&mut message.activity, Activity::Idle) {
+            Activity::Idle => return None,
+            Activity::Attempting => {
+                self.attempting -= 1;
+                self.metrics.in_flight(self.attempting);
+            }
+            Activity::Parking => {}
+        }
+        let slot = &mut self.slots[message.slot.0];
+        slot.working -= 1;
+        Some(slot.life)
+    }
+}
