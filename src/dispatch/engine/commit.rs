@@ -22,9 +22,7 @@ const CHECKPOINT_RANGES: usize = 4096;
 impl Engine {
     /// Whether there may be something to commit.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.slots
-            .iter()
-            .any(|slot| slot.dirty && slot.life != Life::Closed)
+        self.live().any(|slot| slot.dirty)
     }
 
     /// What changed on `slots` since the last call: the first unfinished offset of each, with
