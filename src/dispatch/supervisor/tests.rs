@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Running {
     world: World,
     board: Board,
-    tasks: Tasks,
+    dispatching: Tasks,
     snapshots: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -84,11 +84,14 @@ impl Running {
             board.clone(),
             &tasks,
         );
-        tasks.spawn("supervisor", supervisor.run(receiver, tasks.stop_signal()));
+        // As on a node: the members are not told by the signal that the supervisor gets.
+        let dispatching = tasks.child();
+        let stop = dispatching.stop_signal();
+        dispatching.spawn("supervisor", supervisor.run(receiver, stop));
         Self {
             world,
             board,
-            tasks,
+            dispatching,
             snapshots,
         }
     }
@@ -139,7 +142,7 @@ impl Running {
     }
 
     async fn stop(self) {
-        self.tasks.drain(60 * SECOND).await.unwrap();
+        self.dispatching.drain(60 * SECOND).await.unwrap();
     }
 }
 

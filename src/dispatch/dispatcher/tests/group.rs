@@ -1,6 +1,7 @@
 //! Partitions that come and go.
 
 use super::*;
+use crate::log::{Commit, GroupEvent};
 
 fn sends_of(world: &World, partition: i32) -> usize {
     let sent = world.story.pick(|_, happening| match happening {
@@ -55,7 +56,8 @@ async fn an_attempt_that_outlasts_a_revocation_counts_for_nothing() {
         _ => Answer::NOW,
     });
     put(&world, 0, 2);
-    let _running = Running::start(&world, &sub);
+    let budgets = budgets(&world);
+    let _running = Running::within(&world, &sub, &budgets);
     world.begun("0.1", 1).await;
     let before = Instant::now();
     world.log.revoke(&sub.group, &[at(0)], false);
@@ -65,7 +67,9 @@ async fn an_attempt_that_outlasts_a_revocation_counts_for_nothing() {
         world.tools.settings.revocation_timeout
     );
     assert_eq!(world.offset(0), 0);
+    assert!(budgets.events.is_used());
     world.pass(20 * SECOND).await;
+    assert!(!budgets.events.is_used(), "its memory is given back");
     let commits = world.story.commit_times().len();
 
     // The next owner, this node too, has both attempts.
