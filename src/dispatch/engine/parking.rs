@@ -102,9 +102,8 @@ impl Engine {
         waiting && phase && free && !self.budgets.parked.is_spent()
     }
 
-    /// Parks a message as soon as the work can be done.
+    /// Parks a message as soon as the work can be done. It waits for no timer any more.
     pub(super) fn park(&mut self, id: MessageId) {
-        self.timers.retain(|other| other != id);
         self.messages[id.0].must_park = true;
         self.parking.push_back(id);
     }
