@@ -290,10 +290,13 @@ impl Engine {
 
     /// Gets going what is due soon: from memory at once, the rest by reading it again.
     pub(super) fn fetch_due(&mut self, now: Now) -> Option<Work> {
+        // Large ones are read a few at a time.
+        let share = self.settings.max_subscription_bytes / PAYLOAD_SHARE;
+        let most = (share / self.typical_bytes.max(1)).clamp(1, FETCH);
         for at in 0..self.live.len() {
             let id = self.live[at];
             let mut wanted = Vec::new();
-            while self.room() > 0 && wanted.len() < FETCH {
+            while self.room() > 0 && wanted.len() < most {
                 let Some((key, offset)) = self.pop_due(id, now, wanted.is_empty()) else {
                     break;
                 };
