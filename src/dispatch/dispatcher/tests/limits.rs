@@ -211,12 +211,16 @@ async fn who_takes_over_from_a_failing_dead_letter_topic_calls_no_subscriber_aga
     world.begun("0.0", 2).await;
     // Between two tries to keep it.
     world.pass(300 * MS).await;
-    // So that the last commit has something to say.
+    // A commit has just gone out, so it is the last one that tells of the late event.
+    let commits = world.story.commit_times().len();
+    world.log.put(&at(0), event("early", None, 0));
+    let sent = || world.story.commit_times().len() > commits;
+    world.story.until("a commit goes out", sent).await;
     world.log.put(&at(0), event("late", None, 0));
     world.begun("late", 1).await;
     running.stop().await;
     let _successor = Running::start(&world, &sub);
-    world.committed(0, 2).await;
+    world.committed(0, 3).await;
     assert_eq!(world.log.records(&sub.dead_letter_topic).len(), 1);
     assert_eq!(world.story.attempts("0.0"), 2);
 }
