@@ -1,6 +1,7 @@
 //! When commits are sent, and what follows when they do not get through.
 
 use super::*;
+use crate::log::Commit;
 
 fn gaps(times: &[Instant]) -> Vec<Duration> {
     times.windows(2).map(|pair| pair[1] - pair[0]).collect()

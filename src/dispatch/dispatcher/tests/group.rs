@@ -1,6 +1,7 @@
 //! Partitions that come and go.
 
 use super::*;
+use crate::log::{Commit, GroupEvent};
 
 fn sends_of(world: &World, partition: i32) -> usize {
     let sent = world.story.pick(|_, happening| match happening {
