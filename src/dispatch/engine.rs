@@ -23,7 +23,7 @@ mod model;
 mod parking;
 mod work;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +99,10 @@ pub(crate) struct Engine {
     budgets: Budgets,
     rng: SmallRng,
     rate: Option<RateLimit>,
+    /// By id, also those that were given up; what came late knows them by it.
     slots: Vec<Slot>,
+    /// Those that were not.
+    live: Vec<SlotId>,
     messages: Slab<Message>,
     ready: VecDeque<MessageId>,
     /// To be parked.
@@ -118,8 +121,8 @@ pub(crate) struct Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.budgets.events.give(self.bytes);
-        for slot in 0..self.slots.len() {
-            self.release_index(SlotId(slot));
+        for slot in self.live_slots() {
+            self.release_index(slot);
         }
         self.metrics.in_flight(0);
     }
@@ -141,6 +144,7 @@ impl Engine {
             budgets,
             rng: SmallRng::seed_from_u64(seed),
             slots: Vec::new(),
+            live: Vec::new(),
             messages: Slab::new(),
             ready: VecDeque::new(),
             parking: VecDeque::new(),
@@ -195,7 +199,9 @@ impl Engine {
             life: Life::Open,
             retry: parked.then(|| Box::new(RetrySlot::new(start, end))),
         });
-        SlotId(self.slots.len() - 1)
+        let slot = SlotId(self.slots.len() - 1);
+        self.live.push(slot);
+        slot
     }
 
     /// Begins to give a partition up: nothing of it begins any more.
@@ -247,10 +253,15 @@ impl Engine {
             self.forget(id);
         }
         self.release_index(slot);
+        self.live.retain(|live| *live != slot);
+        // Partitions come and go for as long as the process lives: little may be left of each.
         let slot = &mut self.slots[slot.0];
+        slot.tracker = OffsetTracker::new(Offset(0));
         slot.lanes = Lanes::default();
-        slot.retrying.clear();
-        slot.restored.clear();
+        slot.retrying = BTreeMap::new();
+        slot.restored = HashMap::new();
+        slot.committed = None;
+        slot.retry = None;
     }
 
     /// The partition that a slot stands for.
@@ -258,15 +269,13 @@ impl Engine {
         &self.slots[slot.0].at
     }
 
+    fn live(&self) -> impl Iterator<Item = &Slot> {
+        self.live.iter().map(|slot| &self.slots[slot.0])
+    }
+
     /// Slots that are not given up yet.
     pub(crate) fn live_slots(&self) -> Vec<SlotId> {
-        let live = |(_, slot): &(usize, &Slot)| slot.life != Life::Closed;
-        self.slots
-            .iter()
-            .enumerate()
-            .filter(live)
-            .map(|(index, _)| SlotId(index))
-            .collect()
+        self.live.clone()
     }
 
     // ---- records
@@ -310,7 +319,7 @@ impl Engine {
             && self.bytes < self.settings.max_subscription_bytes
             && !self.messages.is_empty();
         let reads = |slot: &Slot| slot.life == Life::Open && slot.retry.is_some();
-        let index = self.budgets.parked.is_spent() && self.slots.iter().any(reads);
+        let index = self.budgets.parked.is_spent() && self.live().any(reads);
         events || index
     }
 

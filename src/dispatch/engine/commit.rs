@@ -5,6 +5,7 @@
 //! ones takes nothing more until it fits. What is finished in the retry topic and does not fit is
 //! written there as checkpoints.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use slab::Slab;
@@ -22,9 +23,7 @@ const CHECKPOINT_RANGES: usize = 4096;
 impl Engine {
     /// Whether there may be something to commit.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.slots
-            .iter()
-            .any(|slot| slot.dirty && slot.life != Life::Closed)
+        self.live().any(|slot| slot.dirty)
     }
 
     /// What changed on `slots` since the last call: the first unfinished offset of each, with
@@ -62,11 +61,18 @@ impl Engine {
         };
         let open = self.slots[id.0].life == Life::Open;
         let mut ordered = false;
+        let mut parked = HashSet::new();
         for offset in waiting {
             match self.slots[id.0].retrying.get(&offset) {
-                Some(&message) if open && self.may_park(message) => self.park(message),
+                Some(&message) if open && self.may_park(message) => {
+                    self.park(message);
+                    parked.insert(message);
+                }
                 _ => ordered = true,
             }
+        }
+        if !parked.is_empty() {
+            self.timers.retain(|id| !parked.contains(&id));
         }
         let slot = &mut self.slots[id.0];
         if slot.full != ordered {

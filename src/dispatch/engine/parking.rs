@@ -102,9 +102,8 @@ impl Engine {
         waiting && phase && free && !self.budgets.parked.is_spent()
     }
 
-    /// Parks a message as soon as the work can be done.
+    /// Parks a message as soon as the work can be done. It waits for no timer any more.
     pub(super) fn park(&mut self, id: MessageId) {
-        self.timers.retain(|other| other != id);
         self.messages[id.0].must_park = true;
         self.parking.push_back(id);
     }
@@ -291,14 +290,17 @@ impl Engine {
 
     /// Gets going what is due soon: from memory at once, the rest by reading it again.
     pub(super) fn fetch_due(&mut self, now: Now) -> Option<Work> {
-        for index in 0..self.slots.len() {
-            let id = SlotId(index);
+        // Large ones are read a few at a time.
+        let share = self.settings.max_subscription_bytes / PAYLOAD_SHARE;
+        let most = (share / self.typical_bytes.max(1)).clamp(1, FETCH);
+        for at in 0..self.live.len() {
+            let id = self.live[at];
             let mut wanted = Vec::new();
-            while self.room() > 0 && wanted.len() < FETCH {
+            while self.room() > 0 && wanted.len() < most {
                 let Some((key, offset)) = self.pop_due(id, now, wanted.is_empty()) else {
                     break;
                 };
-                let retry = self.slots[index].retry.as_mut();
+                let retry = self.slots[id.0].retry.as_mut();
                 match retry.and_then(|retry| retry.take_payload(offset)) {
                     Some(record) => self.unpark(id, key, offset, record, now),
                     None => wanted.push((key, offset)),
@@ -306,7 +308,7 @@ impl Engine {
             }
             if !wanted.is_empty() {
                 wanted.sort_unstable_by_key(|(_, offset)| *offset);
-                if let Some(retry) = &mut self.slots[index].retry {
+                if let Some(retry) = &mut self.slots[id.0].retry {
                     retry.fetching = true;
                 }
                 return Some(Work::Fetch { slot: id, wanted });
@@ -348,13 +350,13 @@ impl Engine {
         if self.room() == 0 {
             return None;
         }
-        let due = |index: usize| {
-            let retry = self.slots[index].retry.as_ref()?;
+        let due = |id: &SlotId| {
+            let retry = self.slots[id.0].retry.as_ref()?;
             let due = retry.index.next_due()?;
-            let may = self.is_indexed(SlotId(index)) && !retry.fetching;
+            let may = self.is_indexed(*id) && !retry.fetching;
             may.then(|| due.checked_sub(LEAD).unwrap_or(due))
         };
-        (0..self.slots.len()).filter_map(due).min()
+        self.live.iter().filter_map(due).min()
     }
 
     /// Records that were asked for are there, or cannot be read.
@@ -489,7 +491,7 @@ impl Engine {
 
     pub(super) fn parked_entries(&self) -> usize {
         let entries = |slot: &super::Slot| slot.retry.as_ref().map_or(0, |retry| retry.index.len());
-        self.slots.iter().map(entries).sum()
+        self.live().map(entries).sum()
     }
 
     /// Gives back what an index counts; the index is empty then.

@@ -56,7 +56,8 @@ async fn an_attempt_that_outlasts_a_revocation_counts_for_nothing() {
         _ => Answer::NOW,
     });
     put(&world, 0, 2);
-    let _running = Running::start(&world, &sub);
+    let budgets = budgets(&world);
+    let _running = Running::within(&world, &sub, &budgets);
     world.begun("0.1", 1).await;
     let before = Instant::now();
     world.log.revoke(&sub.group, &[at(0)], false);
@@ -66,7 +67,9 @@ async fn an_attempt_that_outlasts_a_revocation_counts_for_nothing() {
         world.tools.settings.revocation_timeout
     );
     assert_eq!(world.offset(0), 0);
+    assert!(budgets.events.is_used());
     world.pass(20 * SECOND).await;
+    assert!(!budgets.events.is_used(), "its memory is given back");
     let commits = world.story.commit_times().len();
 
     // The next owner, this node too, has both attempts.
@@ -278,20 +281,15 @@ async fn a_partition_that_the_log_does_not_know_yet_is_begun_when_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_assignment_behind_one_of_a_topic_that_is_gone_is_answered() {
+async fn an_assignment_behind_one_of_what_is_gone_is_answered() {
     let (world, sub) = (world(2), subscription("sub"));
     world.log.by_hand();
     let _running = Running::start(&world, &sub);
-    world.log.hold(true);
-    world.log.assign(&sub.group, &[at(0)]);
+    // Nothing will ever be found out about the first.
+    world.log.assign(&sub.group, &[at(5)]);
     world.log.assign(&sub.group, &[at(1)]);
-    world
-        .log
-        .fail(Some(LogError::UnknownTopic(sub.topic.clone())));
-    world.log.hold(false);
     world.pass(SECOND).await;
-    world.log.revoke(&sub.group, &[at(0)], true);
-    world.log.fail(None);
+    world.log.revoke(&sub.group, &[at(5)], true);
     put(&world, 1, 1);
     world.committed(1, 1).await;
     assert_eq!(world.story.began(), ["1.0"]);
