@@ -176,7 +176,7 @@ fn only_yes_is_yes() {
         ("", false),
         ("yeah\n", false),
     ] {
-        assert_eq!(answer(&mut Cursor::new(line)), yes, "{line:?}");
+        assert_eq!(confirm::answer(&mut Cursor::new(line)), yes, "{line:?}");
     }
 }
 
