@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
+use super::guard::{Refusal, refuse};
 use super::query::Query;
 use crate::channel::ResourceName;
 use crate::clock::UnixMillis;
@@ -28,22 +29,22 @@ const PARAMETERS: [&str; 7] = [
     "after",
 ];
 
-fn bad(detail: &str) -> Answer {
-    answer::problem(StatusCode::BAD_REQUEST, detail)
+fn bad(detail: &str) -> Refusal {
+    refuse(StatusCode::BAD_REQUEST, detail)
 }
 
-fn failed(error: &Error) -> Answer {
+fn failed(error: &Error) -> Refusal {
     let status = match error {
         Error::NotFound(_) => StatusCode::NOT_FOUND,
         Error::Conflict(_) => StatusCode::CONFLICT,
         Error::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    answer::problem(status, &error.to_string())
+    refuse(status, error.to_string())
 }
 
-fn subscription(namespace: &str, name: &str) -> Result<ResourceName, Answer> {
+fn subscription(namespace: &str, name: &str) -> Result<ResourceName, Refusal> {
     ResourceName::try_new(namespace, name)
-        .map_err(|error| answer::problem(StatusCode::NOT_FOUND, &error.to_string()))
+        .map_err(|error| refuse(StatusCode::NOT_FOUND, error.to_string()))
 }
 
 /// `GET /v1/subscriptions/{namespace}/{name}/dead-letters`
@@ -51,7 +52,7 @@ pub(super) async fn list(
     letters: &DeadLetters,
     (namespace, name): (&str, &str),
     query: Option<&str>,
-) -> Result<Answer, Answer> {
+) -> Result<Answer, Refusal> {
     let name = subscription(namespace, name)?;
     let asked = asked(query).map_err(|detail| bad(&detail))?;
     let (filter, page) = asked;
@@ -78,12 +79,12 @@ pub(super) async fn one(
     letters: &DeadLetters,
     (namespace, name): (&str, &str),
     id: &str,
-) -> Result<Answer, Answer> {
+) -> Result<Answer, Refusal> {
     let name = subscription(namespace, name)?;
     let parsed = id
         .parse()
         .map_err(|error: crate::message::MessageIdError| {
-            answer::problem(StatusCode::NOT_FOUND, &error.to_string())
+            refuse(StatusCode::NOT_FOUND, error.to_string())
         })?;
     let found = letters.get(&name, parsed).await;
     let found = found.map_err(|error| failed(&error))?;
@@ -151,7 +152,7 @@ pub(super) async fn redrive(
     letters: &DeadLetters,
     (namespace, name): (&str, &str),
     body: &[u8],
-) -> Result<Answer, Answer> {
+) -> Result<Answer, Refusal> {
     let name = subscription(namespace, name)?;
     let wish = Wish::read(body).map_err(|detail| bad(&detail))?;
     let selection = wish.selection().map_err(|detail| bad(&detail))?;
@@ -189,9 +190,9 @@ pub(super) async fn one_redrive(
     letters: &DeadLetters,
     id: &str,
     command: Option<Command>,
-) -> Result<Answer, Answer> {
+) -> Result<Answer, Refusal> {
     let not_found = |error: crate::dead_letters::RedriveIdError| {
-        answer::problem(StatusCode::NOT_FOUND, &error.to_string())
+        refuse(StatusCode::NOT_FOUND, error.to_string())
     };
     let id: RedriveId = id.parse().map_err(not_found)?;
     let (status, redrive) = match command {

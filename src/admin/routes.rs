@@ -10,6 +10,7 @@ use prometheus::{Encoder, TextEncoder};
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
+use super::guard::Refusal;
 use super::{AdminState, dead_letters, guard};
 use crate::dead_letters::Command;
 
@@ -121,7 +122,7 @@ pub(super) async fn handle(state: &AdminState, request: Request<Incoming>) -> An
         Route::One(kind, namespace, name) => one(state, kind, namespace, name),
         route => dead_letters(state, route, parts.uri.query(), body)
             .await
-            .unwrap_or_else(|refusal| refusal),
+            .unwrap_or_else(|refusal| answer::problem(refusal.status, &refusal.detail)),
     }
 }
 
@@ -141,8 +142,8 @@ async fn dead_letters(
     route: Route<'_>,
     query: Option<&str>,
     body: Incoming,
-) -> Result<Answer, Answer> {
-    let nothing = || answer::problem(StatusCode::NOT_FOUND, "this node shows no dead letters");
+) -> Result<Answer, Refusal> {
+    let nothing = || guard::refuse(StatusCode::NOT_FOUND, "this node shows no dead letters");
     let letters = state.dead_letters.as_ref().ok_or_else(nothing)?;
     match route {
         Route::DeadLetters(name) => dead_letters::list(letters, name, query).await,
@@ -165,17 +166,17 @@ async fn dead_letters(
 }
 
 /// The body of a request.
-async fn whole(body: Incoming) -> Result<Bytes, Answer> {
+async fn whole(body: Incoming) -> Result<Bytes, Refusal> {
     let limited = Limited::new(body, MAX_BODY).collect();
     match tokio::time::timeout(BODY_TIMEOUT, limited).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) => {
             let detail = format!("the body cannot be read: {error}");
-            Err(answer::problem(StatusCode::BAD_REQUEST, &detail))
+            Err(guard::refuse(StatusCode::BAD_REQUEST, detail))
         }
         Err(_) => {
             let detail = "the body did not come in time";
-            Err(answer::problem(StatusCode::REQUEST_TIMEOUT, detail))
+            Err(guard::refuse(StatusCode::REQUEST_TIMEOUT, detail))
         }
     }
 }

@@ -253,18 +253,9 @@ fn described(letter: &Value) -> String {
             shown.push_str(&format!("{:<15}{value}\n", format!("{label}:")));
         }
     };
-    let place = |of: &str| {
-        let number = |name: &str| text(letter, &format!("/origin/{name}"));
-        match of {
-            "origin" => format!(
-                "{}/{} {}",
-                number("topic"),
-                number("partition"),
-                number("offset")
-            ),
-            _ => String::new(),
-        }
-    };
+    let place =
+        ["topic", "partition", "offset"].map(|name| text(letter, &format!("/origin/{name}")));
+    let [topic, partition, offset] = place;
     for (label, pointer) in [
         ("Id", "/id"),
         ("Subscription", "/subscription"),
@@ -285,7 +276,7 @@ fn described(letter: &Value) -> String {
         "It said",
         String::from_utf8_lossy(&said).escape_debug().to_string(),
     );
-    field("Origin", place("origin"));
+    field("Origin", format!("{topic}/{partition} {offset}"));
     shown.push_str(&format!("Event:\n{:#}\n", letter["content"]));
     shown
 }

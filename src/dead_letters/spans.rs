@@ -47,7 +47,7 @@ mod tests {
                 prop_assert_eq!(spans.contains(offset), offsets.contains(&offset), "{}", offset);
             }
             let count: i64 = spans.iter().map(|(start, end)| end - start).sum();
-            let mut distinct = offsets.clone();
+            let mut distinct = offsets;
             distinct.sort_unstable();
             distinct.dedup();
             prop_assert_eq!(usize::try_from(count).unwrap(), distinct.len());
