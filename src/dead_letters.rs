@@ -17,6 +17,8 @@ mod redrive;
 mod scan;
 mod service;
 mod spans;
+#[cfg(test)]
+mod tests;
 
 pub use filter::Filter;
 pub(crate) use ledger::topic as redrives_topic;

@@ -117,8 +117,11 @@ impl Wish {
         if body.is_empty() {
             return Ok(Self::default());
         }
-        let wish: Self =
-            serde_json::from_slice(body).map_err(|error| format!("the body: {error}"))?;
+        let failed = |error: serde_json::Error| format!("the body: {error}");
+        // A list would do for a struct, its members in order.
+        let object: serde_json::Map<String, Value> =
+            serde_json::from_slice(body).map_err(failed)?;
+        let wish: Self = serde_json::from_value(Value::Object(object)).map_err(failed)?;
         if wish.limit == Some(0) {
             return Err("limit must be at least 1".into());
         }
