@@ -131,7 +131,7 @@ impl Command {
     fn run(self, console: &Console) -> Result<(), CliError> {
         match self {
             Self::Serve(args) => serve::run(args, console),
-            Self::Quickstart(args) => serve::runtime(0)?.block_on(quickstart::run(args, console)),
+            Self::Quickstart(args) => serve::block_on(0, quickstart::run(args, console)),
             Self::Check(args) => check::run(&args, console),
             Self::Send(args) => block_on(send::run(args, console)),
             Self::Listen(args) => block_on(listen::run(args, console)),

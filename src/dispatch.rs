@@ -19,6 +19,8 @@ mod rate;
 mod retry_record;
 mod start;
 mod supervisor;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod tools;
 

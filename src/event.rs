@@ -120,6 +120,25 @@ impl Event {
         }
     }
 
+    /// The same event as one that was received in this mode: for an event that was kept in
+    /// another form in between.
+    #[must_use]
+    pub fn as_received(mut self, mode: Format) -> Self {
+        if self.received_as() == mode {
+            return self;
+        }
+        let stored = &self.record.headers;
+        let mut headers = Headers::builder(stored.len() + 1, stored.byte_len() + 32);
+        for (name, value) in stored.iter().filter(|(name, _)| *name != MODE.as_bytes()) {
+            headers.push(name, value);
+        }
+        if mode == Format::Json {
+            headers.push(MODE.as_bytes(), STRUCTURED.as_bytes());
+        }
+        self.record.headers = headers.finish();
+        self
+    }
+
     /// The key that orders events: `partitionkey`, or without one the key that the record of
     /// another producer had.
     #[must_use]

@@ -88,7 +88,11 @@ impl Topics {
     ) {
         let mut pause = Duration::from_millis(100);
         loop {
-            let found = self.admin(self.ensure(&channel)).await;
+            // The log may take its time to answer, a stop does not wait for it.
+            let asked = self.admin(self.ensure(&channel));
+            let Some(found) = stop.run_until_cancelled(asked).await else {
+                return;
+            };
             let wait = match &found {
                 TopicState::Ready { .. } => {
                     pause = Duration::from_millis(100);

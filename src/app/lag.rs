@@ -19,25 +19,30 @@ pub(super) async fn watch(
     metrics: DispatchMetrics,
     stop: CancellationToken,
 ) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(INTERVAL) => {}
+    // A stop does not wait for a log that does not answer.
+    stop.run_until_cancelled(async {
+        loop {
+            sleep(INTERVAL).await;
+            look(&*log, &board, &metrics).await;
         }
-        let mut topics: BTreeMap<TopicName, Option<Vec<Watermarks>>> = BTreeMap::new();
-        for (subscription, commits) in board.progress() {
-            if !topics.contains_key(&subscription.topic) {
-                let marks = log.watermarks(&subscription.topic).await.ok();
-                topics.insert(subscription.topic.clone(), marks);
-            }
-            if let Some(Some(marks)) = topics.get(&subscription.topic) {
-                let records = records(&commits, marks);
-                metrics.lag(&subscription.name, records);
-                board.lag(&subscription.name, records);
-            }
+    })
+    .await;
+}
+
+async fn look(log: &dyn EventLog, board: &Board, metrics: &DispatchMetrics) {
+    let mut topics: BTreeMap<TopicName, Option<Vec<Watermarks>>> = BTreeMap::new();
+    for (subscription, commits) in board.progress() {
+        if !topics.contains_key(&subscription.topic) {
+            let marks = log.watermarks(&subscription.topic).await.ok();
+            topics.insert(subscription.topic.clone(), marks);
         }
-        board.refresh();
+        if let Some(Some(marks)) = topics.get(&subscription.topic) {
+            let records = records(&commits, marks);
+            metrics.lag(&subscription.name, records);
+            board.lag(&subscription.name, records);
+        }
     }
+    board.refresh();
 }
 
 /// Newest offsets minus commits.

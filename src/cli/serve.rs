@@ -1,6 +1,7 @@
 //! `levada serve`: the broker.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::flags::OptionFlags;
 use super::signals::Signals;
@@ -8,6 +9,9 @@ use super::{CliError, Console};
 use crate::app::App;
 use crate::config::{self, Config, Inputs, Loaded};
 use crate::telemetry;
+
+/// How long the end waits for calls that nobody waits for any more.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +52,7 @@ pub(super) fn run(args: Args, console: &Console) -> Result<(), CliError> {
     }
     let config = loaded.config;
     telemetry::init(&config.log).map_err(|error| CliError::Usage(error.to_string()))?;
-    runtime(config.worker_threads)?.block_on(serve(config))
+    block_on(config.worker_threads, serve(config))
 }
 
 /// The configuration from flags, environment and file.
@@ -67,16 +71,24 @@ pub(super) fn load(file: Option<PathBuf>, flags: OptionFlags) -> Result<Loaded, 
     .map_err(|errors| CliError::Usage(errors.to_string()))
 }
 
-/// A runtime with `threads` threads; 0: one a core.
-pub(super) fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, CliError> {
+/// Runs `work` on a runtime with `threads` threads; 0: one a core.
+pub(super) fn block_on(
+    threads: usize,
+    work: impl Future<Output = Result<(), CliError>>,
+) -> Result<(), CliError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if threads > 0 {
         builder.worker_threads(threads);
     }
-    builder
+    let runtime = builder
         .enable_all()
         .build()
-        .map_err(|error| CliError::Failed(format!("cannot start threads: {error}")))
+        .map_err(|error| CliError::Failed(format!("cannot start threads: {error}")))?;
+    let ended = runtime.block_on(work);
+    // Everything was drained within its limits. What still runs is a Kafka client's call that
+    // waits for a broker that is gone; the end of the process ends it.
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    ended
 }
 
 async fn serve(config: Config) -> Result<(), CliError> {

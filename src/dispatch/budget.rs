@@ -29,8 +29,13 @@ impl Budget {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Whether nothing more should be taken by someone who holds something already. Whoever holds
-    /// nothing may take: so everyone gets on, and the excess is one event a subscription.
+    /// Bytes that are free for everyone. Whoever holds little may take some without: so everyone
+    /// gets on, and the excess is bounded by the number of subscriptions.
+    pub(crate) fn left(&self) -> usize {
+        self.limit.saturating_sub(self.used.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing is left.
     pub(crate) fn is_spent(&self) -> bool {
         self.used.load(Ordering::Relaxed) >= self.limit
     }

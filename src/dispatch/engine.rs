@@ -25,6 +25,7 @@ mod work;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -47,6 +48,9 @@ use model::{Activity, Failed, Life, Message, Phase, Reply, Slot, Stage};
 use parking::RetrySlot;
 pub(crate) use work::{AttemptWork, Store, Work};
 
+/// Bytes that a subscription may hold although the others hold all there is.
+const RESERVE: usize = 256 << 10;
+
 /// The time, twice: for what is stored, and for timers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
@@ -59,6 +63,12 @@ impl Now {
     /// jumps later neither repeats nor stalls anything.
     fn until(self, due: UnixMillis) -> Instant {
         self.mono + due.since(self.wall)
+    }
+
+    /// So much later; a delay that no clock can hold ends in a century.
+    fn later(self, delay: Duration) -> Instant {
+        const CENTURY: Duration = Duration::from_secs(36_525 * 86_400);
+        self.mono + delay.min(CENTURY)
     }
 }
 
@@ -101,6 +111,8 @@ pub(crate) struct Engine {
     attempting: usize,
     /// Bytes of the messages.
     bytes: usize,
+    /// The moving average of records' sizes.
+    typical_bytes: usize,
 }
 
 impl Drop for Engine {
@@ -136,6 +148,8 @@ impl Engine {
             timers: Timers::default(),
             attempting: 0,
             bytes: 0,
+            // As long as nothing is known: few.
+            typical_bytes: 1 << 20,
         }
     }
 
@@ -202,7 +216,8 @@ impl Engine {
         // The attempts made on what waits belong into the last commit's metadata, so what was
         // attempted stays until the partition is dropped.
         for id in self.idle(slot) {
-            if self.messages[id.0].attempts == 0 {
+            let offset = self.messages[id.0].offset;
+            if !self.slots[slot.0].retrying.contains_key(&offset) {
                 self.forget(id);
             }
         }
@@ -267,20 +282,43 @@ impl Engine {
         }
         let window = self.subscription.delivery.max_window;
         let window = window.saturating_sub(slot.tracker.unfinished());
-        let spent =
-            self.bytes >= self.settings.max_subscription_bytes || self.budgets.events.is_spent();
-        // Whoever holds nothing may always take one, or nobody would ever get on.
-        if spent && !self.messages.is_empty() {
-            0
-        } else {
-            window.min(self.room())
+        window.min(self.room()).min(self.memory_credit())
+    }
+
+    /// How many records there is memory for, going by the size of those that came last.
+    fn memory_credit(&self) -> usize {
+        match self.free_bytes() {
+            // Whoever holds nothing may always take one, or nobody would ever get on.
+            0 if !self.messages.is_empty() => 0,
+            free => (free / self.typical_bytes.max(1)).max(1),
         }
+    }
+
+    fn free_bytes(&self) -> usize {
+        let own = self
+            .settings
+            .max_subscription_bytes
+            .saturating_sub(self.bytes);
+        let reserve = RESERVE.saturating_sub(self.bytes);
+        own.min(self.budgets.events.left().max(reserve))
+    }
+
+    /// Whether nothing is taken because other subscriptions hold the memory there is. Nobody tells
+    /// when they give it back.
+    pub(crate) fn waits_for_memory(&self) -> bool {
+        let events = self.free_bytes() == 0
+            && self.bytes < self.settings.max_subscription_bytes
+            && !self.messages.is_empty();
+        let reads = |slot: &Slot| slot.life == Life::Open && slot.retry.is_some();
+        let index = self.budgets.parked.is_spent() && self.slots.iter().any(reads);
+        events || index
     }
 
     /// How many more messages may be ready: some ahead of those in flight, so that the next
     /// attempt never waits for a record.
     fn room(&self) -> usize {
-        (2 * self.subscription.delivery.max_in_flight).saturating_sub(self.ready.len())
+        let ahead = self.subscription.delivery.max_in_flight.saturating_mul(2);
+        ahead.saturating_sub(self.ready.len())
     }
 
     /// Whether a partition takes nothing because too many of its events are unfinished.
@@ -311,6 +349,7 @@ impl Engine {
         }
         let restored = slot.restored.remove(&offset);
         let bytes = record.byte_len();
+        self.typical_bytes = (7 * self.typical_bytes + bytes) / 8;
         let (lane, phase) = match Event::from_record(record.clone()) {
             Ok(event) => {
                 let lane = LaneKey::of(&event, self.subscription.delivery.ordering);

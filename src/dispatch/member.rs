@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::dispatcher::{Dispatcher, End};
@@ -17,6 +17,12 @@ use crate::channel::Subscription;
 use crate::delivery::Deliver;
 use crate::log::{LogError, TopicDescription};
 use crate::topics::{TopicState, Topics};
+
+/// The wait after a first failure; it doubles from failure to failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A failure after so long a time without one counts as the first.
+const GOOD_WHILE: Duration = Duration::from_secs(60);
 
 /// How far a subscription has come on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +53,13 @@ pub(crate) struct Member<D> {
 impl<D: Deliver> Member<D> {
     /// Runs until `stop`, however often something fails.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut pause = Duration::from_millis(100);
+        let mut pause = FIRST_PAUSE;
         loop {
             let prepared = tokio::select! {
                 () = stop.cancelled() => return,
                 prepared = self.prepare() => prepared,
             };
+            let began = Instant::now();
             let ended = match prepared {
                 Ok(()) => self.dispatch(&stop).await,
                 Err(error) => Err(error),
@@ -65,11 +72,14 @@ impl<D: Deliver> Member<D> {
                     self.state.send_replace(SubscriptionState::Failed(error));
                 }
             }
+            if began.elapsed() >= GOOD_WHILE {
+                pause = FIRST_PAUSE;
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(pause) => {}
             }
-            pause = (pause * 2).min(Duration::from_secs(5));
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -156,3 +166,6 @@ impl<D: Deliver> Member<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

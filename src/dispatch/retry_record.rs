@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::dead_letter::{Cause, Origin, story};
+use crate::channel::Format;
 use crate::clock::UnixMillis;
 use crate::delivery::Reason;
 use crate::event::{Decoded, Event, EventError};
@@ -62,6 +63,8 @@ const DUE: &str = "levada-due";
 const OUTCOME: &str = "levada-outcome";
 const REDRIVEN: &str = "levada-redriven";
 const REPLY: &str = "levada-reply";
+/// How the subscriber sent the reply, if as JSON; the reply is kept as JSON in any case.
+const REPLY_MODE: &str = "levada-reply-mode";
 const DEST: &str = "levada-error-dest";
 const CODE: &str = "levada-error-code";
 const DATA: &str = "levada-error-data";
@@ -103,6 +106,9 @@ impl Parked {
                 ParkedPhase::Reply(reply) => {
                     push(PHASE, b"reply");
                     push(REPLY, &reply.to_structured_json());
+                    if reply.received_as() == Format::Json {
+                        push(REPLY_MODE, b"structured");
+                    }
                 }
                 ParkedPhase::DeadLetter(cause) => {
                     push(PHASE, b"dead-letter");
@@ -206,8 +212,12 @@ fn reply(headers: &Headers) -> Result<Event, RetryRecordError> {
         http::header::CONTENT_TYPE,
         http::HeaderValue::from_static("application/cloudevents+json"),
     );
+    let mode = match headers.get(REPLY_MODE.as_bytes()) {
+        Some(_) => Format::Json,
+        None => Format::Binary,
+    };
     match Event::from_http(&structured, Bytes::copy_from_slice(body))? {
-        Decoded::One(event) => Ok(event),
+        Decoded::One(event) => Ok(event.as_received(mode)),
         Decoded::Batch(_) => Err(RetryRecordError::Header(REPLY)),
     }
 }
@@ -327,18 +337,20 @@ mod tests {
             attributes: Vec::new(),
             reason: Reason::Http(422),
         };
+        let json = Event::clone(&event("r")).as_received(Format::Json);
         let phases = [
             ParkedPhase::Subscriber,
             ParkedPhase::Reply(event("r")),
+            ParkedPhase::Reply(Arc::new(json)),
             ParkedPhase::DeadLetter(cause),
         ];
-        for (number, phase) in phases.into_iter().enumerate() {
+        for (number, phase) in [0, 1, 1, 2].into_iter().zip(phases) {
             let before = parked(phase);
             let record = before.to_record();
             let Kind::Waiting(entry) = kind(&record).unwrap() else {
                 panic!("{record:?}")
             };
-            assert_eq!(usize::from(entry.phase), number);
+            assert_eq!(entry.phase, number);
             assert_eq!((entry.attempts, entry.due), (2, UnixMillis(9_000)));
             let after = Parked::from_record(record).unwrap();
             assert_eq!(after.origin.offset, Offset(42));
@@ -353,6 +365,7 @@ mod tests {
                 (ParkedPhase::Reply(a), ParkedPhase::Reply(b)) => {
                     assert_eq!(a.attribute("id"), b.attribute("id"));
                     assert_eq!(a.data(), b.data());
+                    assert_eq!(a.received_as(), b.received_as());
                 }
                 (ParkedPhase::DeadLetter(a), ParkedPhase::DeadLetter(b)) => {
                     assert_eq!((a.dest, a.code, a.data), (b.dest, b.code, b.data));

@@ -250,3 +250,6 @@ fn must_restart(before: &Subscription, after: &Subscription) -> bool {
         || before.dead_letter_topic != after.dead_letter_topic
         || before.delivery.ordering != after.delivery.ordering
 }
+
+#[cfg(test)]
+mod tests;

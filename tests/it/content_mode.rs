@@ -94,7 +94,58 @@ fn without_a_format_it_goes_out_as_it_came_in(world: &World) {
         check_records(world);
     }
 }
-on_both_logs!(without_a_format_it_goes_out_as_it_came_in);
+fn a_parked_event_and_reply_keep_their_mode_over_a_restart(world: &World) {
+    // The subscriber refuses the first attempt, and the reply sink too.
+    let sink = Sink::new(|seen| match (seen.path.as_str(), seen.attempt) {
+        (_, 1) => Answer::status(503),
+        ("/", _) => answer(seen),
+        _ => Answer::status(200),
+    });
+    let reply = sink.url("/reply");
+    let delivery = "{retry: 3, backoffPolicy: linear, backoffDelay: PT1.5S}";
+    let billing = subscription("billing", "orders", &sink.url("/"), delivery).replace(
+        "  delivery:",
+        &format!("  reply: {{uri: \"{reply}\"}}\n  delivery:"),
+    );
+    world.write("orders.yaml", &(channel("orders", 1) + &billing));
+    let broker = world.start();
+    broker.wait_for_subscriptions(&["billing"]);
+    for mode in [Mode::Binary, Mode::Structured] {
+        let mut event = Event::new(&format!("reply-{mode:?}"));
+        event.mode = mode;
+        broker.accept("orders", &event);
+    }
+    let count = |path: &'static str, wanted: usize| {
+        sink.wait(&format!("{wanted} requests at {path}"), TIME, |seen| {
+            seen.iter().filter(|seen| seen.path == path).count() >= wanted
+        });
+    };
+    count("/", 2);
+    assert!(broker.terminate().success());
+    let broker = world.start();
+    count("/reply", 2);
+    assert!(broker.terminate().success());
+    let _broker = world.start();
+    count("/reply", 4);
+    let mut found = Vec::new();
+    for seen in sink.seen() {
+        let event = seen.event.as_ref().unwrap();
+        found.push((seen.path.clone(), event.id().to_owned(), event.mode));
+    }
+    for (path, id, mode) in found {
+        let sent = if id.ends_with("-Binary") {
+            Mode::Binary
+        } else {
+            Mode::Structured
+        };
+        // The subscriber answers in the other mode.
+        assert_eq!(mode == sent, path == "/", "{id} at {path}");
+    }
+}
+on_both_logs!(
+    without_a_format_it_goes_out_as_it_came_in,
+    a_parked_event_and_reply_keep_their_mode_over_a_restart,
+);
 
 /// Only an event that came as JSON says so in the topic.
 fn check_records(world: &World) {

@@ -59,24 +59,36 @@ fn a_kafka_that_goes_and_comes_back_loses_nothing() {
             scope.spawn(producer(name));
         }
         let count = || accepted.lock().unwrap().len();
-        eventually("events are accepted", PATIENCE, || count() >= 200);
-        node.stop();
-        let limit = Duration::from_secs(7);
-        eventually("/readyz answers 503", limit, || {
-            broker.get("/readyz").status() == 503
-        });
-        let limit = Duration::from_secs(15);
-        eventually("events are refused", limit, || {
-            !refused.lock().unwrap().is_empty()
-        });
-        node.start();
-        broker.wait_until_ready();
+        let outages: [fn(&Node); 2] = [Node::stop, Node::kill];
+        for end in outages {
+            let before = count();
+            eventually("events are accepted", PATIENCE * 2, || {
+                count() >= before + 200
+            });
+            end(&node);
+            let limit = Duration::from_secs(7);
+            eventually("/readyz answers 503", limit, || {
+                broker.get("/readyz").status() == 503
+            });
+            let already = refused.lock().unwrap().len();
+            let limit = Duration::from_secs(15);
+            eventually("events are refused", limit, || {
+                refused.lock().unwrap().len() > already
+            });
+            node.start();
+            broker.wait_until_ready();
+        }
         let before = count();
-        eventually("events are accepted again", PATIENCE, || {
+        eventually("events are accepted again", PATIENCE * 2, || {
             count() >= before + 200
         });
     });
     let refused = refused.into_inner().unwrap();
     assert!(refused.iter().all(|status| *status == 500), "{refused:?}");
     sink.wait_for_ids(&accepted.into_inner().unwrap(), PATIENCE * 2);
+
+    // What waits for Kafka does not keep the process from ending.
+    node.stop();
+    let status = broker.terminate();
+    assert!(status.success(), "{status}");
 }

@@ -17,16 +17,25 @@ fn refusal(world: &World, more: &[&str]) -> String {
     said
 }
 
+/// Where nothing listens.
+fn unused_address() -> String {
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap();
+    unused.local_addr().unwrap().to_string()
+}
+
 #[test]
 fn a_data_directory_belongs_to_one_process() {
-    let world = World::new(Log::Embedded);
-    let first = world.start();
-    let said = refusal(&world, &[]);
-    let directory = world.path("data");
-    assert!(said.contains(directory.to_str().unwrap()), "{said}");
-    assert_eq!(first.get("/healthz").status(), 200, "the first one goes on");
-    first.kill();
-    world.start();
+    // On Kafka too: it holds the name by which the group knows the node.
+    for log in [Log::Embedded, Log::Kafka(unused_address())] {
+        let world = World::new(log);
+        let first = world.launch(&[]);
+        let said = refusal(&world, &[]);
+        let directory = world.path("data");
+        assert!(said.contains(directory.to_str().unwrap()), "{said}");
+        assert_eq!(first.get("/healthz").status(), 200, "the first one goes on");
+        first.kill();
+        world.launch(&[]);
+    }
 }
 
 #[test]
@@ -86,10 +95,7 @@ fn roles_apart_are_refused_without_kafka() {
 
 #[test]
 fn without_its_log_it_starts_and_says_that_it_is_not_ready() {
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap();
-    let servers = unused.local_addr().unwrap().to_string();
-    drop(unused);
-    let world = World::new(Log::Kafka(servers));
+    let world = World::new(Log::Kafka(unused_address()));
     world.write("orders.yaml", &channel("orders", 1));
     let broker = world.launch(&[]);
     assert_eq!(broker.get("/healthz").status(), 200);

@@ -96,7 +96,7 @@ impl Engine {
         if (long || holds_up) && self.may_park(id) {
             self.park(id);
         } else {
-            self.timers.add(now.mono + delay, id);
+            self.timers.add(now.later(delay), id);
         }
     }
 
@@ -226,7 +226,7 @@ impl Engine {
         let delay = Duration::from_millis(100 << tries.min(8));
         message.due = Some(now.wall.plus(delay));
         if self.slots[message.slot.0].life == Life::Open {
-            self.timers.add(now.mono + delay, id);
+            self.timers.add(now.later(delay), id);
         }
     }
 

@@ -81,7 +81,11 @@ impl Engine {
         if let Some(fetch) = self.fetch_due(now) {
             return Some(fetch);
         }
-        if self.attempting >= self.subscription.delivery.max_in_flight || self.ready.is_empty() {
+        if !self.has_room() {
+            return None;
+        }
+        self.drop_unwanted_replies(now);
+        if self.ready.is_empty() {
             return None;
         }
         if let Some(rate) = &mut self.rate
@@ -90,12 +94,6 @@ impl Engine {
             return None;
         }
         let id = self.ready.pop_front()?;
-        if matches!(self.messages[id.0].phase, Phase::Reply(_)) && self.subscription.reply.is_none()
-        {
-            // The reply sink was configured away: a reply without one is dropped.
-            self.finish(id, now);
-            return self.next_work(now);
-        }
         self.attempting += 1;
         self.metrics.in_flight(self.attempting);
         let message = &mut self.messages[id.0];
@@ -105,10 +103,26 @@ impl Engine {
         Some(turn(id, message, slot, &self.subscription))
     }
 
+    /// The reply sink was configured away: a reply without one is dropped.
+    fn drop_unwanted_replies(&mut self, now: Now) {
+        while let Some(&id) = self.ready.front()
+            && self.subscription.reply.is_none()
+            && matches!(self.messages[id.0].phase, Phase::Reply(_))
+        {
+            self.ready.pop_front();
+            self.finish(id, now);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.attempting < self.subscription.delivery.max_in_flight
+    }
+
     /// When to look again although nothing came in; `None`: not before something does.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let limited = match &self.rate {
-            Some(rate) if !self.ready.is_empty() => Some(rate.next()),
+            // Without room the end of an attempt is what to wait for, not the next permit.
+            Some(rate) if !self.ready.is_empty() && self.has_room() => Some(rate.next()),
             _ => None,
         };
         [self.timers.next(), limited, self.next_fetch()]

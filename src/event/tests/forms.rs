@@ -292,6 +292,9 @@ fn an_event_knows_the_mode_it_came_in() {
     }
     // Nothing is stored for an event of binary mode.
     assert_eq!(from_headers.headers().len(), 4);
+    let as_json = from_headers.clone().as_received(Format::Json);
+    assert_eq!(as_json.received_as(), Format::Json);
+    assert_eq!(as_json.as_received(Format::Binary), from_headers);
 }
 
 #[test]

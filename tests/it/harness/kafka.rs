@@ -185,6 +185,11 @@ impl Node {
         self.run(&["stop"], &[]);
     }
 
+    /// `kill -9`; [`Node::start`] brings it back with its data.
+    pub(crate) fn kill(&self) {
+        self.run(&["kill"], &[]);
+    }
+
     fn run(&self, before: &[&str], after: &[&str]) {
         let mut command = script();
         command.args(before).arg(self.data()).args(after);
