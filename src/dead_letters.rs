@@ -16,6 +16,7 @@ mod listing;
 mod redrive;
 mod scan;
 mod service;
+mod shared;
 mod spans;
 #[cfg(test)]
 mod tests;

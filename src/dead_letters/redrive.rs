@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::ledger::{self, Entry, Ledger, Redrive, State, Terms};
 use super::letter::DeadLetter;
 use super::scan::{Direction, Scan};
-use super::service::Shared;
+use super::shared::Shared;
 use crate::channel::{ResourceName, Subscription};
 use crate::log::{LogError, Offset, Partition, Record, Target};
 

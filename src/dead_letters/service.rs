@@ -1,8 +1,7 @@
 //! What the admin port asks for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,7 +12,8 @@ use super::ledger::{self, Entry, Ledger, Redrive, State, Terms};
 use super::letter::DeadLetter;
 use super::listing::{self, Listed, Listing, Page};
 use super::redrive::{Command, RedriveId, Worker, is_meant};
-use super::scan::{Direction, Scan};
+use super::scan::Direction;
+use super::shared::{Plan, Shared, lock};
 use crate::channel::{ResourceName, Subscription};
 use crate::clock::{Clock, UnixMillis};
 use crate::log::{EventLog, LogError};
@@ -25,8 +25,6 @@ use crate::shutdown::Tasks;
 const PLAN_LIFE: Duration = Duration::from_secs(15 * 60);
 /// Plans that are kept.
 const PLANS: usize = 100;
-/// Records may lie so much out of the order of their times.
-const DISORDER: Duration = Duration::from_secs(60);
 /// Another node's redrive that wrote something within this time is at work.
 const ALIVE: Duration = Duration::from_secs(60);
 /// How long to wait before redrives are looked for again after the log failed.
@@ -68,34 +66,11 @@ pub struct Planned {
     pub expires_at: UnixMillis,
 }
 
-#[derive(Debug)]
-struct Plan {
-    subscription: ResourceName,
-    terms: Terms,
-    expires_at: UnixMillis,
-}
-
 /// Dead letters and redrives of all subscriptions. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     shared: Arc<Shared>,
     tasks: Tasks,
-}
-
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) log: Arc<dyn EventLog>,
-    pub(super) clock: Clock,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    node: String,
-    ledgers: Mutex<BTreeMap<ResourceName, Arc<Ledger>>>,
-    plans: Mutex<HashMap<String, Plan>>,
-    /// At most one a subscription.
-    workers: Mutex<BTreeMap<ResourceName, (RedriveId, watch::Sender<Command>)>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl DeadLetters {
@@ -426,115 +401,5 @@ impl DeadLetters {
         ledger::write(&*self.shared.log, &topic, id, entry).await?;
         self.shared.tell(id, command);
         self.redrive(id).await
-    }
-}
-
-impl Shared {
-    pub(super) fn subscription(&self, name: &ResourceName) -> Option<Arc<Subscription>> {
-        let snapshot = self.snapshots.borrow();
-        snapshot.subscriptions.get(name)?.resolved().cloned()
-    }
-
-    fn find(&self, name: &ResourceName) -> Result<Arc<Subscription>, Error> {
-        self.subscription(name).ok_or_else(|| {
-            Error::NotFound(format!(
-                "there is no subscription {name}, or it cannot be served"
-            ))
-        })
-    }
-
-    /// What the log says about a subscription's redrives now.
-    pub(super) async fn ledger(&self, name: &ResourceName) -> Result<Arc<Ledger>, Error> {
-        let subscription = self.find(name)?;
-        let topic = ledger::topic(&subscription.dead_letter_topic);
-        let known = lock(&self.ledgers).get(name).cloned().unwrap_or_default();
-        match known.refreshed(&*self.log, &topic).await? {
-            None => Ok(known),
-            Some(ledger) => {
-                let ledger = Arc::new(ledger);
-                lock(&self.ledgers).insert(name.clone(), Arc::clone(&ledger));
-                Ok(ledger)
-            }
-        }
-    }
-
-    fn scan(
-        &self,
-        subscription: &Subscription,
-        direction: Direction,
-        ranges: Vec<Range<i64>>,
-    ) -> Scan<'_> {
-        Scan::new(
-            &*self.log,
-            &subscription.dead_letter_topic,
-            direction,
-            ranges,
-        )
-    }
-
-    /// The offsets of each partition of the dead-letter topic where what is meant can be.
-    pub(super) async fn ranges(
-        &self,
-        subscription: &Subscription,
-        filter: &Filter,
-        ends: Option<&[i64]>,
-    ) -> Result<Vec<Range<i64>>, LogError> {
-        let (log, topic) = (&*self.log, &subscription.dead_letter_topic);
-        if log.describe_topic(topic).await?.is_none() {
-            return Ok(Vec::new());
-        }
-        let marks = log.watermarks(topic).await?;
-        let mut ranges: Vec<_> = marks
-            .iter()
-            .map(|marks| marks.low.0..marks.high.0)
-            .collect();
-        if let Some(since) = filter.since {
-            let starts = log.offsets_at(topic, since).await?;
-            for (range, start) in ranges.iter_mut().zip(starts) {
-                range.start = range.start.max(start.0);
-            }
-        }
-        if let Some(until) = filter.until {
-            let late = log.offsets_at(topic, until.plus(DISORDER)).await?;
-            for (range, end) in ranges.iter_mut().zip(late) {
-                range.end = range.end.min(end.0);
-            }
-        }
-        // A partition that was added since has no end among them: nothing of it is meant.
-        if let Some(ends) = ends {
-            for (index, range) in ranges.iter_mut().enumerate() {
-                range.end = range.end.min(ends.get(index).copied().unwrap_or(0));
-            }
-        }
-        Ok(ranges)
-    }
-
-    /// Takes the subscription's place for a worker, if it is free.
-    fn reserve(&self, id: &RedriveId, command: Command) -> Option<watch::Receiver<Command>> {
-        let mut workers = lock(&self.workers);
-        if workers.contains_key(&id.subscription) {
-            return None;
-        }
-        let (sender, receiver) = watch::channel(command);
-        workers.insert(id.subscription.clone(), (id.clone(), sender));
-        Some(receiver)
-    }
-
-    pub(super) fn forget_worker(&self, id: &RedriveId) {
-        let mut workers = lock(&self.workers);
-        if workers
-            .get(&id.subscription)
-            .is_some_and(|(other, _)| other == id)
-        {
-            workers.remove(&id.subscription);
-        }
-    }
-
-    fn tell(&self, id: &RedriveId, command: Command) {
-        if let Some((worker, sender)) = lock(&self.workers).get(&id.subscription)
-            && worker == id
-        {
-            sender.send_replace(command);
-        }
     }
 }
