@@ -1,11 +1,13 @@
-//! The admin port: health, metrics and the resources with their status.
+//! The admin port: health, metrics, the resources with their status, and dead letters.
 //!
 //! The port is meant for the machine itself. Beyond loopback it needs a token or an explicit
 //! choice, and in any case it answers only to names it knows (`guard`), so that a web page cannot
 //! reach it through the browser of someone who may.
 
 mod answer;
+mod dead_letters;
 mod guard;
+mod query;
 mod routes;
 mod server;
 
@@ -19,6 +21,7 @@ use serde_json::Value;
 pub use server::{ServeError, serve};
 
 use crate::config::Secret;
+use crate::dead_letters::DeadLetters;
 
 /// Where and to whom the admin port answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +104,7 @@ pub struct AdminState {
     view: Arc<dyn AdminView>,
     registry: Registry,
     settings: Settings,
+    dead_letters: Option<DeadLetters>,
 }
 
 impl std::fmt::Debug for AdminState {
@@ -119,6 +123,16 @@ impl AdminState {
             view,
             registry,
             settings,
+            dead_letters: None,
+        }
+    }
+
+    /// The same with dead letters to look at and to send round again.
+    #[must_use]
+    pub fn with_dead_letters(self, dead_letters: DeadLetters) -> Self {
+        Self {
+            dead_letters: Some(dead_letters),
+            ..self
         }
     }
 }

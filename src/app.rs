@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::admin::{self, AdminState, AdminView, ReadinessCheck};
 use crate::clock::Clock;
 use crate::config::{Config, Role};
+use crate::dead_letters::DeadLetters;
 use crate::delivery::Client;
 use crate::dispatch::{self, DispatchMetrics, Duties, Supervisor, Tools};
 use crate::ingress::{self, Ingress, RouteTable};
@@ -121,7 +122,17 @@ impl App {
             probe: probe.clone(),
             snapshots: snapshots.clone(),
         };
-        let state = AdminState::new(Arc::new(view), metrics.clone(), self.config.admin.clone());
+        let redriving = tasks.child();
+        let dead_letters = DeadLetters::new(
+            Arc::clone(&self.log),
+            self.clock.clone(),
+            snapshots.clone(),
+            self.node.id().to_owned(),
+            &redriving,
+        );
+        redriving.spawn("redrives", dead_letters.clone().resume());
+        let state = AdminState::new(Arc::new(view), metrics.clone(), self.config.admin.clone())
+            .with_dead_letters(dead_letters);
         admin::serve(self.admin, state, &serving).map_err(StartError::from)?;
         if let Some(listener) = self.ingress {
             let routes = Arc::new(ArcSwap::from_pointee(routes(&snapshots.borrow())));
@@ -175,6 +186,7 @@ impl App {
         tracing::info!("stopping");
         let append = self.config.ingress.append_timeout + INGRESS_GRACE;
         drain(&receiving, append, "ingress").await;
+        drain(&redriving, Duration::from_secs(5), "redrives").await;
         drain(&dispatching, drain_limit(&settings), "dispatch").await;
         drain(&watching, Duration::from_secs(5), "watchers").await;
         if let Err(error) = self.log.close(Duration::from_secs(5)).await {

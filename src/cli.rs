@@ -4,7 +4,9 @@
 mod api;
 mod check;
 mod completions;
+mod confirm;
 mod console;
+mod dead_letters;
 mod describe;
 mod event;
 mod flags;
@@ -63,6 +65,8 @@ enum Command {
     Get(get::Args),
     /// Show one channel or subscription with its conditions.
     Describe(describe::Args),
+    /// Look at dead letters, and send them round again.
+    DeadLetters(dead_letters::Args),
     /// Delete what a channel or subscription that is gone left in the log.
     Purge(purge::Args),
     /// Write shell completions to standard output.
@@ -133,6 +137,7 @@ impl Command {
             Self::Listen(args) => block_on(listen::run(args, console)),
             Self::Get(args) => block_on(get::run(args, console)),
             Self::Describe(args) => block_on(describe::run(args, console)),
+            Self::DeadLetters(args) => block_on(dead_letters::run(args, console)),
             Self::Purge(args) => block_on(purge::run(args, console)),
             Self::Completions(args) => completions::completions(&args, console),
             Self::Man(args) => completions::man(&args, console),

@@ -26,9 +26,11 @@ mod tools;
 
 use std::time::Duration;
 
+pub(crate) use dead_letter::Origin;
 pub use member::SubscriptionState;
 pub use metrics::DispatchMetrics;
 pub(crate) use progress::Progress;
+pub(crate) use retry_record::redrive;
 pub use supervisor::{Duties, Supervisor};
 pub use tools::Tools;
 

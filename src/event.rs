@@ -3,7 +3,7 @@
 //! An event is kept as Kafka's binary content mode has it: attributes as `ce_<name>` headers, the
 //! media type as `content-type`, the data as the value, `partitionkey` as the key. So an event
 //! that comes in over HTTP is validated once, goes to the log as it is, and is read from there
-//! and sent on without being taken apart. One header of ours, [`MODE`], tells an event that came
+//! and sent on without being taken apart. One header of ours, `levada-mode`, tells an event that came
 //! as JSON, so that it can go out so again; an event that came in binary mode has none.
 //!
 //! Every way to make an [`Event`] checks it ([`Event::from_http`], [`Event::from_record`],

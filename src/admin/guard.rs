@@ -18,7 +18,7 @@ pub(super) struct Refusal {
     pub(super) detail: String,
 }
 
-fn refuse(status: StatusCode, detail: impl Into<String>) -> Refusal {
+pub(super) fn refuse(status: StatusCode, detail: impl Into<String>) -> Refusal {
     Refusal {
         status,
         detail: detail.into(),

@@ -1,11 +1,23 @@
 //! What stands under which address.
 
-use http::{HeaderMap, Method, StatusCode, Uri};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use prometheus::{Encoder, TextEncoder};
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
-use super::{AdminState, guard};
+use super::guard::Refusal;
+use super::{AdminState, dead_letters, guard};
+use crate::dead_letters::Command;
+
+/// How large the body of a request may be.
+const MAX_BODY: usize = 64 << 10;
+/// How long it may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An address of the admin port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +28,15 @@ enum Route<'a> {
     Problems,
     List(Kind),
     One(Kind, &'a str, &'a str),
+    DeadLetters(Named<'a>),
+    DeadLetter(Named<'a>, &'a str),
+    StartRedrive(Named<'a>),
+    Redrive(&'a str),
+    CommandRedrive(&'a str, Command),
 }
+
+/// Namespace and name.
+type Named<'a> = (&'a str, &'a str);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -35,7 +55,7 @@ impl Kind {
 
 impl<'a> Route<'a> {
     fn parse(path: &'a str) -> Option<Self> {
-        let parts: Vec<_> = path.strip_prefix('/')?.splitn(5, '/').collect();
+        let parts: Vec<_> = path.strip_prefix('/')?.splitn(7, '/').collect();
         let kind = |word| match word {
             "channels" => Some(Kind::Channel),
             "subscriptions" => Some(Kind::Subscription),
@@ -46,6 +66,30 @@ impl<'a> Route<'a> {
             ["readyz"] => Some(Self::Readiness),
             ["metrics"] => Some(Self::Metrics),
             ["v1", "problems"] => Some(Self::Problems),
+            ["v1", "redrives", id] => Some(Self::Redrive(id)),
+            ["v1", "redrives", id, word] => {
+                let command = match word {
+                    "pause" => Command::Pause,
+                    "resume" => Command::Resume,
+                    "cancel" => Command::Cancel,
+                    _ => return None,
+                };
+                Some(Self::CommandRedrive(id, command))
+            }
+            ["v1", "subscriptions", namespace, name, "dead-letters"] => {
+                Some(Self::DeadLetters((namespace, name)))
+            }
+            [
+                "v1",
+                "subscriptions",
+                namespace,
+                name,
+                "dead-letters",
+                "redrive",
+            ] => Some(Self::StartRedrive((namespace, name))),
+            ["v1", "subscriptions", namespace, name, "dead-letters", id] => {
+                Some(Self::DeadLetter((namespace, name), id))
+            }
             ["v1", word] => kind(word).map(Self::List),
             ["v1", word, namespace, name] => {
                 kind(word).map(|kind| Self::One(kind, namespace, name))
@@ -55,22 +99,19 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Answers a request; the body does not matter to any of them.
-pub(super) fn handle(
-    state: &AdminState,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Answer {
-    if let Err(refusal) = guard::check(&state.settings, method, uri, headers) {
+/// Answers a request.
+pub(super) async fn handle(state: &AdminState, request: Request<Incoming>) -> Answer {
+    let (parts, body) = request.into_parts();
+    let guarded = guard::check(&state.settings, &parts.method, &parts.uri, &parts.headers);
+    if let Err(refusal) = guarded {
         return answer::problem(refusal.status, &refusal.detail);
     }
-    let Some(route) = Route::parse(uri.path()) else {
-        let detail = format!("there is nothing at {}", uri.path());
+    let Some(route) = Route::parse(parts.uri.path()) else {
+        let detail = format!("there is nothing at {}", parts.uri.path());
         return answer::problem(StatusCode::NOT_FOUND, &detail);
     };
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return answer::method_not_allowed("GET, HEAD");
+    if let Some(answer) = refuse_method(&route, &parts.method) {
+        return answer;
     }
     match route {
         Route::Health => answer::json(StatusCode::OK, &json!({ "status": "ok" })),
@@ -79,6 +120,64 @@ pub(super) fn handle(
         Route::Problems => answer::list(state.view.problems()),
         Route::List(kind) => answer::list(resources(state, kind)),
         Route::One(kind, namespace, name) => one(state, kind, namespace, name),
+        route => dead_letters(state, route, parts.uri.query(), body)
+            .await
+            .unwrap_or_else(|refusal| answer::problem(refusal.status, &refusal.detail)),
+    }
+}
+
+fn refuse_method(route: &Route<'_>, method: &Method) -> Option<Answer> {
+    let changes = matches!(route, Route::StartRedrive(_) | Route::CommandRedrive(..));
+    let allowed = if changes { "POST" } else { "GET, HEAD" };
+    let fits = match *method {
+        Method::POST => changes,
+        Method::GET | Method::HEAD => !changes,
+        _ => false,
+    };
+    (!fits).then(|| answer::method_not_allowed(allowed))
+}
+
+async fn dead_letters(
+    state: &AdminState,
+    route: Route<'_>,
+    query: Option<&str>,
+    body: Incoming,
+) -> Result<Answer, Refusal> {
+    let nothing = || guard::refuse(StatusCode::NOT_FOUND, "this node shows no dead letters");
+    let letters = state.dead_letters.as_ref().ok_or_else(nothing)?;
+    match route {
+        Route::DeadLetters(name) => dead_letters::list(letters, name, query).await,
+        Route::DeadLetter(name, id) => dead_letters::one(letters, name, id).await,
+        Route::StartRedrive(name) => {
+            let body = whole(body).await?;
+            dead_letters::redrive(letters, name, &body).await
+        }
+        Route::Redrive(id) => dead_letters::one_redrive(letters, id, None).await,
+        Route::CommandRedrive(id, command) => {
+            dead_letters::one_redrive(letters, id, Some(command)).await
+        }
+        Route::Health
+        | Route::Readiness
+        | Route::Metrics
+        | Route::Problems
+        | Route::List(_)
+        | Route::One(..) => Err(nothing()),
+    }
+}
+
+/// The body of a request.
+async fn whole(body: Incoming) -> Result<Bytes, Refusal> {
+    let limited = Limited::new(body, MAX_BODY).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, limited).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => {
+            let detail = format!("the body cannot be read: {error}");
+            Err(guard::refuse(StatusCode::BAD_REQUEST, detail))
+        }
+        Err(_) => {
+            let detail = "the body did not come in time";
+            Err(guard::refuse(StatusCode::REQUEST_TIMEOUT, detail))
+        }
     }
 }
 
@@ -141,8 +240,33 @@ mod tests {
             Route::parse("/v1/subscriptions"),
             Some(Route::List(Kind::Subscription))
         );
+        let named = ("a", "b");
+        for (path, route) in [
+            (
+                "/v1/subscriptions/a/b/dead-letters",
+                Route::DeadLetters(named),
+            ),
+            (
+                "/v1/subscriptions/a/b/dead-letters/x",
+                Route::DeadLetter(named, "x"),
+            ),
+            (
+                "/v1/subscriptions/a/b/dead-letters/redrive",
+                Route::StartRedrive(named),
+            ),
+            ("/v1/redrives/x", Route::Redrive("x")),
+            (
+                "/v1/redrives/x/pause",
+                Route::CommandRedrive("x", Command::Pause),
+            ),
+        ] {
+            assert_eq!(Route::parse(path), Some(route), "{path}");
+        }
         for nothing in [
             "",
+            "/v1/channels/a/b/dead-letters",
+            "/v1/subscriptions/a/b/dead-letters/x/y",
+            "/v1/redrives/x/stop",
             "/",
             "*",
             "/v1",

@@ -85,8 +85,8 @@ async fn connection(
     _permit: OwnedSemaphorePermit,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = routes::handle(&state, request.method(), request.uri(), request.headers());
-        std::future::ready(Ok::<_, Infallible>(answer))
+        let state = Arc::clone(&state);
+        async move { Ok::<_, Infallible>(routes::handle(&state, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -124,6 +124,11 @@ impl Node {
         })
     }
 
+    /// Its name, the same after a restart.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Writes the addresses in force to `addresses.json`, for whoever started this process with
     /// port 0.
     pub(super) fn tell(

@@ -4,8 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::Value;
 
@@ -58,6 +58,11 @@ impl AdminArgs {
     pub(super) async fn get(&self, path: &str) -> Result<Value, CliError> {
         self.port.get(path).await
     }
+
+    /// What the admin port answers to `body` at `path`.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, CliError> {
+        self.port.post(path, body).await
+    }
 }
 
 impl AdminPort {
@@ -78,8 +83,28 @@ impl AdminPort {
         }
     }
 
+    async fn post(&self, path: &str, body: &Value) -> Result<Value, CliError> {
+        let request = self.with_body(Method::POST, path, body.to_string().into())?;
+        let answer = HttpClient::new()?.send(request, HINT).await?;
+        self.content(&answer)
+    }
+
     fn request(&self, path: &str) -> Result<Request<Full<Bytes>>, CliError> {
-        let mut request = Request::get(join(&self.admin, path)?);
+        self.with_body(Method::GET, path, Bytes::new())
+    }
+
+    fn with_body(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, CliError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(join(&self.admin, path)?);
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
         if let Some(token) = self.token.as_deref().filter(|token| !token.is_empty()) {
             let value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
                 CliError::Usage("the token has characters that no header can".into())
@@ -87,7 +112,7 @@ impl AdminPort {
             request = request.header(AUTHORIZATION, value);
         }
         request
-            .body(Full::default())
+            .body(Full::new(body))
             .map_err(|error| CliError::Usage(error.to_string()))
     }
 

@@ -9,7 +9,6 @@ mod belongings;
 #[cfg(test)]
 mod tests;
 
-use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use self::belongings::{Belongings, Found};
 use super::api::AdminPort;
 use super::flags::{LogFlags, OptionFlags};
-use super::{CliError, Console, Tone, serve};
+use super::{CliError, Console, Tone, confirm, serve};
 use crate::app;
 use crate::channel::ResourceName;
 use crate::clock::Clock;
@@ -102,7 +101,8 @@ pub(super) async fn run(args: Args, console: &Console) -> Result<(), CliError> {
     let place = place(&config)?;
     let log = app::open_log(&config, &Clock::system())
         .map_err(|error| CliError::Failed(error.to_string()))?;
-    let ask = async || sure(common.yes, console).await;
+    let question = "Delete all of it? It cannot be undone.";
+    let ask = async || confirm::sure(common.yes, question, console).await;
     let result = purge(&*log, &key, belongings, &place, ask, console).await;
     let closed = log.close(Duration::from_secs(5)).await;
     result.and(closed.map_err(|error| failed(&error)))
@@ -284,27 +284,4 @@ async fn delete_group(
 
 fn failed(error: &LogError) -> CliError {
     CliError::Failed(error.to_string())
-}
-
-/// Asks at the terminal, unless the answer was given along.
-async fn sure(yes: bool, console: &Console) -> Result<bool, CliError> {
-    if yes {
-        return Ok(true);
-    }
-    if !std::io::stdin().is_terminal() {
-        let said = "there is no terminal to ask at: say --yes to delete without being asked";
-        return Err(CliError::Usage(said.into()));
-    }
-    console.text("Delete all of it? It cannot be undone. [y/N] ")?;
-    let read = || answer(&mut std::io::stdin().lock());
-    tokio::task::spawn_blocking(read)
-        .await
-        .map_err(|error| CliError::Failed(error.to_string()))
-}
-
-/// Whether a line says yes; anything else, and nothing, is no.
-fn answer(input: &mut impl BufRead) -> bool {
-    let mut line = String::new();
-    input.read_line(&mut line).is_ok()
-        && matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }

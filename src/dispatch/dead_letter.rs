@@ -43,6 +43,8 @@ pub(crate) struct Origin {
     pub(crate) offset: Offset,
     /// When the channel topic took the event.
     pub(crate) time: UnixMillis,
+    /// How often it was a dead letter that was sent round again.
+    pub(crate) redriven: u32,
 }
 
 /// The event as a dead-letter sink gets it: unchanged but for the error attributes, whose older
@@ -138,6 +140,9 @@ pub(crate) fn story(
         origin.offset.0.to_string().as_bytes(),
     );
     push("levada-origin-time", origin.time.0.to_string().as_bytes());
+    if origin.redriven > 0 {
+        push("levada-redriven", origin.redriven.to_string().as_bytes());
+    }
     more(&mut push);
     builder.finish()
 }
@@ -156,6 +161,7 @@ mod tests {
             },
             offset: Offset(7),
             time: UnixMillis(8),
+            redriven: 0,
         }
     }
 

@@ -61,6 +61,7 @@ const FIRST: &str = "levada-first-attempt";
 const ATTEMPTS: &str = "levada-attempts";
 const DUE: &str = "levada-due";
 const OUTCOME: &str = "levada-outcome";
+const REDRIVEN: &str = "levada-redriven";
 const REPLY: &str = "levada-reply";
 /// How the subscriber sent the reply, if as JSON; the reply is kept as JSON in any case.
 const REPLY_MODE: &str = "levada-reply-mode";
@@ -150,6 +151,20 @@ impl Parked {
     }
 }
 
+/// The record that sends a dead letter round again: its event with all its attempts before it.
+/// `reason` is why it became a dead letter.
+pub(crate) fn redrive(event: &Event, origin: &Origin, reason: Reason, due: UnixMillis) -> Record {
+    let record = event.to_record();
+    let headers = story(&record.headers, origin, |push| {
+        push(KIND, b"redrive");
+        push(PHASE, b"subscriber");
+        push(ATTEMPTS, b"0");
+        push(DUE, due.0.to_string().as_bytes());
+        push(OUTCOME, reason.to_string().as_bytes());
+    });
+    Record { headers, ..record }
+}
+
 /// What a record of the retry topic says to the index.
 ///
 /// # Errors
@@ -179,6 +194,7 @@ fn entry(headers: &Headers) -> Result<Entry, RetryRecordError> {
             at: TopicPartition { topic, partition },
             offset: Offset(number(headers, OFFSET)?),
             time: UnixMillis(number(headers, TIME)?),
+            redriven: optional(headers, REDRIVEN)?.unwrap_or(0),
         },
         phase,
         attempts: number(headers, ATTEMPTS)?,
@@ -301,6 +317,7 @@ mod tests {
                 at,
                 offset: Offset(42),
                 time: UnixMillis(1_000),
+                redriven: 2,
             },
             event: event("e"),
             phase,
@@ -339,6 +356,7 @@ mod tests {
             assert_eq!(after.origin.offset, Offset(42));
             assert_eq!(after.origin.at, before.origin.at);
             assert_eq!(after.origin.time, UnixMillis(1_000));
+            assert_eq!(after.origin.redriven, 2);
             assert_eq!(after.first_attempt, Some(UnixMillis(1_500)));
             assert_eq!(after.reason, Reason::Http(503));
             assert_eq!(after.event, before.event);
@@ -355,6 +373,20 @@ mod tests {
                 phases => panic!("{phases:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_redriven_message_begins_anew_and_keeps_its_past() {
+        let origin = parked(ParkedPhase::Subscriber).origin;
+        let record = redrive(&event("e"), &origin, Reason::Dns, UnixMillis(5));
+        let Kind::Waiting(entry) = kind(&record).unwrap() else {
+            panic!("{record:?}")
+        };
+        assert!(entry.redrive);
+        let after = Parked::from_record(record).unwrap();
+        assert_eq!((after.attempts, after.first_attempt), (0, None));
+        assert_eq!((after.due, after.origin.redriven), (UnixMillis(5), 2));
+        assert_eq!(after.event, event("e"));
     }
 
     #[test]

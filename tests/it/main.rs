@@ -23,4 +23,5 @@ mod nodes;
 mod process;
 mod purge;
 mod random_bytes;
+mod redrive;
 mod restart;

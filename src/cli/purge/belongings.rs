@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::table::{indented, table};
 use crate::channel::ResourceName;
+use crate::dead_letters::redrives_topic;
 use crate::log::{EventLog, GroupId, LogError, Partition, TopicName, TopicPartition, Watermarks};
 use crate::registry::Templates;
 
@@ -78,7 +79,11 @@ impl Belongings {
         let default_uid = format!("{}.{}", name.namespace(), name.name());
         let id = templates.group(&channel, name, uid.unwrap_or(&default_uid));
         Ok(Self {
-            topics: vec![retry.clone(), dead_letters],
+            topics: vec![
+                retry.clone(),
+                dead_letters.clone(),
+                redrives_topic(&dead_letters),
+            ],
             group: Some(Group {
                 id,
                 reads: [topic, retry],

@@ -91,6 +91,7 @@ subscription prod/billing has in the log:
          NAME                                                     PARTITIONS  RECORDS
   topic  knative-messaging-kafka.prod.orders.billing.retry        2           0
   topic  knative-messaging-kafka.prod.orders.billing.dead-letter  2           2
+  topic  knative-messaging-kafka.prod.orders.billing.redrives     -           not there
   group  kafka.prod.orders.prod.billing                           -           1 commits
 ";
     assert_eq!(said, wanted);
@@ -176,7 +177,7 @@ fn only_yes_is_yes() {
         ("", false),
         ("yeah\n", false),
     ] {
-        assert_eq!(answer(&mut Cursor::new(line)), yes, "{line:?}");
+        assert_eq!(confirm::answer(&mut Cursor::new(line)), yes, "{line:?}");
     }
 }
 

@@ -145,6 +145,7 @@ impl Slot {
             at: self.at.clone(),
             offset,
             time,
+            redriven: 0,
         }
     }
 

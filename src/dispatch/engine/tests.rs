@@ -782,6 +782,7 @@ fn parked(offset: i64, due: i64) -> StoredRecord {
         at: at(),
         offset: Offset(offset),
         time: UnixMillis(0),
+        redriven: 0,
     };
     let event = Event::from_record(stored(offset, None).record).unwrap();
     let parked = Parked {
