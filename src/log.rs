@@ -385,7 +385,10 @@ pub trait EventLog: Send + Sync + fmt::Debug + 'static {
 pub struct GroupSpec {
     /// The group.
     pub group: GroupId,
-    /// What it reads: the channel topic, and the retry topic.
+    /// What it reads. The first topic is shared out among the members; the others follow it:
+    /// partition p of each belongs to the owner of partition p of the first. (Shared out by
+    /// themselves they would be balanced by their number alone, and one member could get all of
+    /// the channel while another gets all of its retry topic.)
     pub topics: Vec<TopicName>,
     /// The static member's id (`group.instance.id`); `None`: a dynamic member.
     pub instance: Option<String>,

@@ -114,7 +114,6 @@ fn a_dispatcher_that_is_killed_loses_nothing_on_kafka() {
 }
 
 #[test]
-#[ignore = "librdkafka's assignor gives a second node all channel partitions and leaves the first the retry partitions"]
 fn two_dispatchers_share_the_work_on_kafka() {
     with_two_dispatchers(|first, second, _| {
         eventually("the second delivers", PATIENCE, || {

@@ -251,13 +251,19 @@ async fn look_up_once(
             marks.insert(topic.clone(), log.watermarks(topic).await?);
         }
     }
-    // An error when the watermarks are of a time before a partition was there.
-    let found = |(at, commit): (&TopicPartition, Option<Commit>)| {
-        let marks = marks
-            .get(&at.topic)
-            .and_then(|of| of.get(at.partition.index()));
-        let marks = marks.ok_or_else(|| LogError::UnknownPartition(at.clone()))?;
-        Ok((at.clone(), commit, *marks))
+    // A channel that got more partitions has no retry partitions for them. The watermarks of the
+    // channel itself may be of a time before a partition was there: then they are asked anew.
+    let known = |at: &TopicPartition| {
+        let marks = marks.get(&at.topic).map_or(&[][..], Vec::as_slice);
+        marks.get(at.partition.index()).copied()
     };
-    partitions.iter().zip(commits).map(found).collect()
+    let mut found = Vec::with_capacity(partitions.len());
+    for (at, commit) in partitions.iter().zip(commits) {
+        match known(at) {
+            Some(marks) => found.push((at.clone(), commit, marks)),
+            None if at.topic == subscription.retry_topic => {}
+            None => return Err(LogError::UnknownPartition(at.clone())),
+        }
+    }
+    Ok(found)
 }

@@ -28,7 +28,7 @@ use super::report::Reporter;
 use super::{blocking, convert, error};
 use crate::log::{
     Commits, GroupEvent, GroupSpec, LogError, LogFuture, Membership, Offset, Source, StoredRecord,
-    TopicPartition,
+    TopicName, TopicPartition,
 };
 
 /// How long a commit may take, over a change of the coordinator.
@@ -82,7 +82,9 @@ impl Member {
         live: &Arc<AtomicUsize>,
         committer: &Arc<Committer>,
     ) -> Result<Self, LogError> {
-        let callbacks = Callbacks::new(spec.group.clone(), report);
+        let mut topics = spec.topics.iter();
+        let shared = topics.next().map(TopicName::as_str);
+        let callbacks = Callbacks::new(spec.group.clone(), topics.cloned().collect(), report);
         let mut consumer = Consumption::from_config_and_context(config, callbacks)
             .map_err(|error| error::client(&error))?;
         let turn = pollers.turn();
@@ -103,8 +105,7 @@ impl Member {
             committer: Arc::clone(committer),
             _live: Live(Arc::clone(live)),
         };
-        let topics: Vec<_> = spec.topics.iter().map(|topic| topic.as_str()).collect();
-        let subscribed = consumer.subscribe(&topics);
+        let subscribed = consumer.subscribe(shared.as_slice());
         drop(consumer);
         subscribed.map_err(|error| LogError::Refused(format!("group {}: {error}", spec.group)))?;
         Ok(member)

@@ -20,7 +20,7 @@ use super::convert;
 use super::error;
 use super::poller::Pollable;
 use super::report::Reporter;
-use crate::log::{GroupEvent, GroupId, LogError};
+use crate::log::{GroupEvent, GroupId, LogError, TopicName, TopicPartition};
 
 /// Failures that wait to be looked at; further ones are only traced.
 const FAILURES: usize = 16;
@@ -39,6 +39,8 @@ pub(super) enum Unanswered {
 pub(super) struct Callbacks {
     report: Reporter,
     group: GroupId,
+    /// Topics whose partitions go where those of the subscribed topic go.
+    followers: Vec<TopicName>,
     wake: Arc<Notify>,
     mailbox: Mutex<Mailbox>,
     /// A callback ran: a poll that returned nothing may have more behind it.
@@ -65,10 +67,11 @@ impl fmt::Debug for Callbacks {
 }
 
 impl Callbacks {
-    pub(super) fn new(group: GroupId, report: Reporter) -> Self {
+    pub(super) fn new(group: GroupId, followers: Vec<TopicName>, report: Reporter) -> Self {
         Self {
             report,
             group,
+            followers,
             wake: Arc::new(Notify::new()),
             mailbox: Mutex::default(),
             served: AtomicBool::new(false),
@@ -164,6 +167,21 @@ impl Callbacks {
         }
     }
 
+    /// The group knows the subscribed topic alone; to us the partitions of the others belong to
+    /// the one with the same number.
+    fn with_followers(&self, shared: Vec<TopicPartition>) -> Vec<TopicPartition> {
+        let follow = |at: &TopicPartition| {
+            let partition = at.partition;
+            let follower = move |topic: &TopicName| TopicPartition {
+                topic: topic.clone(),
+                partition,
+            };
+            self.followers.iter().map(follower).collect::<Vec<_>>()
+        };
+        let followers: Vec<_> = shared.iter().flat_map(follow).collect();
+        shared.into_iter().chain(followers).collect()
+    }
+
     /// Answers a rebalance in the place of an owner that is gone.
     fn answer(consumer: &Consumption, assigned: bool) {
         let answer = if assigned {
@@ -207,7 +225,7 @@ impl ConsumerContext for Callbacks {
         if self.closing.load(Ordering::Acquire) {
             return Self::answer(consumer, assigned);
         }
-        let partitions = convert::partitions(list);
+        let partitions = self.with_followers(convert::partitions(list));
         if assigned {
             let event = GroupEvent::Assigned(partitions);
             self.push(event, Some(Unanswered::Assigned));
