@@ -5,7 +5,7 @@
 //! attempts before it, from where whoever dispatches takes it; so any node can start one.
 //!
 //! What was sent again stays in the dead-letter topic. That it was sent is written down in the
-//! subscription's redrive topic ([`ledger`]), together with what each redrive is about, whose it
+//! subscription's redrive topic (`ledger`), together with what each redrive is about, whose it
 //! is and how far it is: a redrive goes on after a restart of its node, and the next one leaves
 //! out what an earlier one sent.
 
