@@ -52,16 +52,7 @@ impl Headers {
 
     /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut start = 0;
-        self.spans.iter().map(move |span| {
-            let (name_end, value_end) = (span.name_end as usize, span.value_end as usize);
-            let header = (
-                &self.bytes[start..name_end],
-                &self.bytes[name_end..value_end],
-            );
-            start = value_end;
-            header
-        })
+        pairs(&self.bytes, &self.spans)
     }
 
     /// Names and values in order, the values as slices that share the buffer.
@@ -146,16 +137,7 @@ impl HeadersBuilder {
 
     /// Names and values collected so far, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut start = 0;
-        self.spans.iter().map(move |span| {
-            let (name_end, value_end) = (span.name_end as usize, span.value_end as usize);
-            let header = (
-                &self.bytes[start..name_end],
-                &self.bytes[name_end..value_end],
-            );
-            start = value_end;
-            header
-        })
+        pairs(&self.bytes, &self.spans)
     }
 
     /// The headers.
@@ -166,6 +148,16 @@ impl HeadersBuilder {
             spans: self.spans,
         }
     }
+}
+
+fn pairs<'h>(bytes: &'h [u8], spans: &'h [Span]) -> impl Iterator<Item = (&'h [u8], &'h [u8])> {
+    let mut start = 0;
+    spans.iter().map(move |span| {
+        let (name_end, value_end) = (span.name_end as usize, span.value_end as usize);
+        let header = (&bytes[start..name_end], &bytes[name_end..value_end]);
+        start = value_end;
+        header
+    })
 }
 
 fn end(bytes: &[u8]) -> u32 {
