@@ -392,11 +392,14 @@ impl Engine {
         self.admit(message, now);
     }
 
-    fn admit(&mut self, message: Message, now: Now) {
+    fn admit(&mut self, message: Message, now: Now) -> MessageId {
         self.bytes += message.bytes;
         self.budgets.events.take(message.bytes);
         let (slot, lane, offset) = (message.slot, message.lane.clone(), message.offset);
-        let attempted = message.attempts > 0 && matches!(message.phase, Phase::Subscriber(_));
+        // A record of the retry topic tells of its attempts itself.
+        let attempted = message.attempts > 0
+            && message.origin.is_none()
+            && matches!(message.phase, Phase::Subscriber(_));
         let id = MessageId(self.messages.insert(message));
         let slot = &mut self.slots[slot.0];
         if attempted {
@@ -406,6 +409,7 @@ impl Engine {
         if entry == Entry::Free {
             self.make_ready(id, now);
         }
+        id
     }
 
     /// It holds its lane, or has none: it goes as soon as it is due.

@@ -64,6 +64,7 @@ impl Engine {
         let mut parked = HashSet::new();
         for offset in waiting {
             match self.slots[id.0].retrying.get(&offset) {
+                Some(&message) if self.is_parking(message) => {}
                 Some(&message) if open && self.may_park(message) => {
                     self.park(message);
                     parked.insert(message);

@@ -97,9 +97,16 @@ impl Engine {
     pub(super) fn may_park(&self, id: MessageId) -> bool {
         let message = &self.messages[id.0];
         let waiting = message.activity == Activity::Idle && message.due.is_some();
+        let waiting = waiting && !message.must_park;
         let phase = !matches!(message.phase, Phase::Keep { .. } | Phase::KeepRaw { .. });
         let free = message.lane.is_none() || matches!(message.phase, Phase::DeadLetter(_));
         waiting && phase && free && !self.budgets.parked.is_spent()
+    }
+
+    /// Whether a message is on its way to the retry topic, or will be.
+    pub(super) fn is_parking(&self, id: MessageId) -> bool {
+        let message = &self.messages[id.0];
+        message.must_park || message.activity == Activity::Parking
     }
 
     /// Parks a message as soon as the work can be done. It waits for no timer any more.
@@ -223,16 +230,15 @@ impl Engine {
         };
         let key = OriginKey::of(&entry.origin);
         let before = slot.restored.get(&offset).filter(|_| entry.phase == 0);
-        let attempts = entry
-            .attempts
-            .max(before.map_or(0, |waiting| waiting.attempts_made));
         let due = before.map_or(entry.due, |waiting| waiting.due.max(entry.due));
         if entry.redrive {
             retry.index.renew(key);
         }
+        // What the record itself says: a later record of the message, also of an attempt that only
+        // a commit knows of, has to be further along than this one.
         let rank = Rank {
             phase: entry.phase,
-            attempts,
+            attempts: entry.attempts,
         };
         match retry.index.insert(key, rank, offset, now.until(due)) {
             Inserted::Waiting => self.budgets.parked.take(ENTRY_BYTES),
@@ -423,7 +429,7 @@ impl Engine {
             Ok(parked) => parked,
             Err(error) => {
                 self.refuse(id, offset, now.wall, &record, &error, now);
-                return self.finish_parked(id, key, offset, End::Ended);
+                return self.end_entry(id, key, offset, End::Ended);
             }
         };
         let (mut attempts, mut due) = (parked.attempts, parked.due);
@@ -447,6 +453,7 @@ impl Engine {
                 first_attempt: parked.first_attempt,
             })),
         };
+        let known_by_commit = attempts > parked.attempts;
         let message = Message {
             slot: id,
             offset,
@@ -463,7 +470,10 @@ impl Engine {
             must_park: false,
             activity: Activity::Idle,
         };
-        self.admit(message, now);
+        let message = self.admit(message, now);
+        if known_by_commit {
+            self.slots[id.0].retrying.insert(offset, message);
+        }
     }
 
     /// A record of the retry topic is finished.
@@ -473,6 +483,15 @@ impl Engine {
             return;
         };
         retry.unsaved.push(offset);
+        self.end_entry(id, key, offset, end);
+    }
+
+    /// The index is done with a record.
+    fn end_entry(&mut self, id: SlotId, key: OriginKey, offset: Offset, end: End) {
+        let slot = &mut self.slots[id.0];
+        let Some(retry) = &mut slot.retry else {
+            return;
+        };
         let before = retry.index.len();
         match end {
             End::Ended => {

@@ -419,6 +419,8 @@ struct World {
     since_commit: BTreeMap<i64, u32>,
     finished: HashSet<i64>,
     crashes: u32,
+    /// A crash comes once in so many steps.
+    crash_odds: u32,
     /// First deliveries in the order they came, by lane.
     ends: BTreeMap<Option<u8>, Vec<i64>>,
 }
@@ -455,6 +457,7 @@ impl World {
             since_commit: BTreeMap::new(),
             finished: HashSet::new(),
             crashes: 0,
+            crash_odds: 60,
             ends: BTreeMap::new(),
         }
     }
@@ -479,8 +482,8 @@ impl World {
     fn live(&mut self, crash: bool) {
         let mut living = self.begin();
         for step in 0.. {
-            assert!(step < 200_000, "no end in sight");
-            if crash && self.rng.random_ratio(1, 60) {
+            assert!(step < 2_000_000, "no end in sight");
+            if crash && self.rng.random_ratio(1, self.crash_odds) {
                 return self.crash(living);
             }
             self.feed(&mut living);
@@ -677,6 +680,24 @@ impl World {
     }
 }
 
+/// So many that neither waiting nor finished ones fit into the commits.
+#[test]
+fn nothing_is_lost_among_many() {
+    for (seed, delay) in [(1, 100), (2, 5_000)] {
+        let mut subscription = subscription(Ordering::None, 3);
+        subscription.delivery.backoff.delay = Duration::from_millis(delay);
+        subscription.delivery.max_in_flight = 1_500;
+        subscription.delivery.max_window = 4_000;
+        let mut world = World::new(subscription, vec![None; 1_000], seed);
+        world.crash_odds = 6_000;
+        for _ in 0..3 {
+            world.live(true);
+        }
+        world.live(false);
+        world.check();
+    }
+}
+
 fn retry_at() -> TopicPartition {
     TopicPartition {
         topic: topic("ch.sub.retry"),
@@ -744,6 +765,31 @@ fn a_million_parked_in_minutes_do_not_delay_one_due_in_a_second() {
     time.advance_to(engine.next_due().unwrap());
     assert_eq!(time.ms, 1_000);
     assert_eq!(id_of(&attempt(&mut engine, &time).unwrap()), last);
+}
+
+#[test]
+fn what_is_due_soon_is_not_parked_again() {
+    let subscription = subscription(Ordering::None, 5);
+    let (mut engine, mut time) = (engine(&subscription), Time::new());
+    engine.budgets.parked = Budget::new(1 << 30);
+    let many = 2_000;
+    let slot = engine.open(retry_at(), Offset(0), Offset(many), None);
+    for offset in 0..many {
+        engine.record(slot, parked(offset, 1_000), time.now());
+    }
+    time.ms = 900;
+    assert!(engine.next_work(time.now()).is_none());
+    engine.commits(&[slot]);
+    assert!(engine.next_work(time.now()).is_none());
+    time.ms = 1_000;
+    let mut delivered = BTreeSet::new();
+    while let Some(work) = attempt(&mut engine, &time) {
+        assert!(delivered.insert(id_of(&work)));
+        engine.attempted(work.id, ok(), time.now());
+        engine.commits(&[slot]);
+    }
+    assert_eq!(delivered.len(), usize::try_from(many).unwrap());
+    assert_eq!(engine.commits(&[slot]).len(), 0);
 }
 
 #[test]
