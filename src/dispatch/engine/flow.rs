@@ -6,21 +6,18 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::parking::End;
-use super::{Activity, Engine, Failed, Life, MessageId, Now, Phase, Reply, Stage};
+use super::{Activity, Engine, Failed, Life, Message, MessageId, Now, Phase, Reply, SlotId, Stage};
 use crate::delivery::retry::{self, GiveUp, Next};
 use crate::delivery::{Failure, Reason, Success};
 use crate::dispatch::dead_letter::{self, Cause};
 use crate::dispatch::parked::OriginKey;
-use crate::log::LogError;
+use crate::event::Event;
+use crate::log::{LogError, Offset};
 
 impl Engine {
     /// An attempt ended.
     pub(crate) fn attempted(&mut self, id: MessageId, result: Result<Success, Failure>, now: Now) {
-        let Some(life) = self.stop_working(id) else {
-            return;
-        };
-        if life == Life::Closed {
-            self.forget(id);
+        if self.stop_working(id).is_none() {
             return;
         }
         let message = &mut self.messages[id.0];
@@ -80,7 +77,6 @@ impl Engine {
         let message = &mut self.messages[id.0];
         message.due = Some(now.wall.plus(delay));
         message.reason = Some(failure.reason);
-        let message = &self.messages[id.0];
         let slot = &mut self.slots[message.slot.0];
         if matches!(message.phase, Phase::Subscriber(_)) {
             slot.retrying.insert(message.offset, id);
@@ -125,13 +121,7 @@ impl Engine {
             Stage::Reply => self.subscription.reply.as_ref(),
         };
         let cause = Cause::new(sink.unwrap_or(&self.subscription.subscriber).url(), failure);
-        let failed = Arc::new(Failed {
-            letter: Arc::new(dead_letter::letter(event, &cause)),
-            cause,
-            stage,
-            attempts: message.attempts,
-            first_attempt: message.first_attempt,
-        });
+        let failed = failed_event(message, event, stage, cause);
         if stage == Stage::Subscriber {
             self.slots[message.slot.0]
                 .retrying
@@ -174,23 +164,13 @@ impl Engine {
         };
         let lost = Failure::without_answer(Reason::Interrupted, "the last answer was lost");
         let cause = Cause::new(self.subscription.subscriber.url(), lost);
-        let failed = Arc::new(Failed {
-            letter: Arc::new(dead_letter::letter(event, &cause)),
-            cause,
-            stage: Stage::Subscriber,
-            attempts: message.attempts,
-            first_attempt: message.first_attempt,
-        });
+        let failed = failed_event(message, event, Stage::Subscriber, cause);
         self.bury(id, failed, now);
     }
 
     /// The dead-letter topic took the record, or did not.
     pub(crate) fn kept(&mut self, id: MessageId, result: Result<(), LogError>, now: Now) {
-        let Some(life) = self.stop_working(id) else {
-            return;
-        };
-        if life == Life::Closed {
-            self.forget(id);
+        if self.stop_working(id).is_none() {
             return;
         }
         match result {
@@ -256,12 +236,21 @@ impl Engine {
         let message = &self.messages[id.0];
         let (slot, offset) = (message.slot, message.offset);
         let origin = message.origin.as_deref().map(OriginKey::of);
-        self.slots[slot.0].tracker.complete(offset);
-        self.slots[slot.0].dirty = true;
+        self.complete(slot, offset);
         if let Some(key) = origin {
-            self.finish_parked(slot, key, offset, end);
+            self.end_entry(slot, key, offset, end);
         }
         self.forget(id);
+    }
+
+    /// An offset is finished, and a commit is due that says so.
+    pub(super) fn complete(&mut self, slot: SlotId, offset: Offset) {
+        let slot = &mut self.slots[slot.0];
+        match &mut slot.retry {
+            Some(retry) => retry.complete(&mut slot.tracker, offset),
+            None => slot.tracker.complete(offset),
+        }
+        slot.dirty = true;
     }
 
     fn leave_lane(&mut self, id: MessageId, now: Now) {
@@ -278,7 +267,8 @@ impl Engine {
         }
     }
 
-    /// The work on a message ended; what life its partition has.
+    /// The work on a message ended; what life its partition has. `None`: the result means nothing,
+    /// because the partition was given up.
     pub(super) fn stop_working(&mut self, id: MessageId) -> Option<Life> {
         let message = self.messages.get_mut(id.0)?;
         match std::mem::replace(&mut message.activity, Activity::Idle) {
@@ -291,6 +281,22 @@ impl Engine {
         }
         let slot = &mut self.slots[message.slot.0];
         slot.working -= 1;
-        Some(slot.life)
+        let life = slot.life;
+        if life == Life::Closed {
+            self.forget(id);
+            return None;
+        }
+        Some(life)
     }
+}
+
+/// An event that failed for good, with the attempts made on it.
+fn failed_event(message: &Message, event: &Event, stage: Stage, cause: Cause) -> Arc<Failed> {
+    Arc::new(Failed {
+        letter: Arc::new(dead_letter::letter(event, &cause)),
+        cause,
+        stage,
+        attempts: message.attempts,
+        first_attempt: message.first_attempt,
+    })
 }

@@ -77,7 +77,7 @@ impl RetrySlot {
         }
     }
 
-    fn complete(&mut self, tracker: &mut OffsetTracker, offset: Offset) {
+    pub(super) fn complete(&mut self, tracker: &mut OffsetTracker, offset: Offset) {
         tracker.complete(offset);
         self.unsaved.push(offset);
     }
@@ -159,9 +159,6 @@ impl Engine {
         let Some(life) = self.stop_working(id) else {
             return;
         };
-        if life == Life::Closed {
-            return self.forget(id);
-        }
         match result {
             Ok(()) => {
                 self.metrics.parked();
@@ -243,7 +240,7 @@ impl Engine {
         match retry.index.insert(key, rank, offset, now.until(due)) {
             Inserted::Waiting => self.budgets.parked.take(ENTRY_BYTES),
             Inserted::Replaces(other) => {
-                retry.take_payload(other).map(|record| record.byte_len());
+                retry.take_payload(other);
                 retry.complete(&mut slot.tracker, other);
             }
             Inserted::Superfluous => return retry.complete(&mut slot.tracker, offset),
@@ -283,7 +280,7 @@ impl Engine {
                 record: dead_letter::undecodable(record, &origin, error),
                 tries: 0,
             },
-            origin: Some(Box::new(origin)),
+            origin: None,
             attempts: 0,
             first_attempt: None,
             due: None,
@@ -410,9 +407,8 @@ impl Engine {
             offset = offset.0, "a parked event is not in the retry topic any more"
         );
         self.metrics.expired(1);
-        self.slots[id.0].tracker.complete(offset);
-        self.slots[id.0].dirty = true;
-        self.finish_parked(id, key, offset, End::Ended);
+        self.complete(id, offset);
+        self.end_entry(id, key, offset, End::Ended);
     }
 
     fn unpark(&mut self, id: SlotId, key: OriginKey, offset: Offset, record: Record, now: Now) {
@@ -476,18 +472,8 @@ impl Engine {
         }
     }
 
-    /// A record of the retry topic is finished.
-    pub(super) fn finish_parked(&mut self, id: SlotId, key: OriginKey, offset: Offset, end: End) {
-        let slot = &mut self.slots[id.0];
-        let Some(retry) = &mut slot.retry else {
-            return;
-        };
-        retry.unsaved.push(offset);
-        self.end_entry(id, key, offset, end);
-    }
-
     /// The index is done with a record.
-    fn end_entry(&mut self, id: SlotId, key: OriginKey, offset: Offset, end: End) {
+    pub(super) fn end_entry(&mut self, id: SlotId, key: OriginKey, offset: Offset, end: End) {
         let slot = &mut self.slots[id.0];
         let Some(retry) = &mut slot.retry else {
             return;

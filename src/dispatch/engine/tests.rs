@@ -793,6 +793,27 @@ fn what_is_due_soon_is_not_parked_again() {
 }
 
 #[test]
+fn a_record_of_the_retry_topic_that_cannot_be_used_is_nobody_elses() {
+    let subscription = subscription(Ordering::None, 5);
+    let (mut engine, mut time) = (engine(&subscription), Time::new());
+    let slot = engine.open(retry_at(), Offset(0), Offset(2), None);
+    // It stands where the event of the other record stood in the channel topic.
+    engine.record(slot, stored(0, None), time.now());
+    let other = StoredRecord {
+        offset: Offset(1),
+        ..parked(0, 1_000)
+    };
+    engine.record(slot, other, time.now());
+    let Some(Work::Keep(Store { id, .. })) = engine.next_work(time.now()) else {
+        panic!("it is kept in the dead-letter topic");
+    };
+    engine.kept(id, Ok(()), time.now());
+    time.ms = 1_000;
+    assert_eq!(id_of(&attempt(&mut engine, &time).unwrap()), 0);
+    assert_eq!(engine.commits(&[slot])[0].1.offset, Offset(1));
+}
+
+#[test]
 fn nothing_parked_is_tried_before_the_index_is_rebuilt() {
     let subscription = subscription(Ordering::None, 5);
     let (mut engine, mut time) = (engine(&subscription), Time::new());
