@@ -16,6 +16,7 @@ pub mod dispatch;
 pub mod duration;
 pub mod event;
 pub mod ingress;
+pub mod journal;
 pub mod log;
 pub mod manifest;
 pub mod message;

@@ -1,0 +1,17 @@
+//! The journal: what became of every message, for people and programs that ask.
+//!
+//! Dispatch tells the journal a [`Change`] for each attempt, check and decision; the journal stores
+//! changes in batches, off the path of delivery, and never holds delivery up. The admin port and
+//! the dashboard read it through [`Reader`].
+
+mod model;
+mod read;
+
+pub use model::{
+    Change, DeliveryLog, FinalReason, LogError, LogKind, LogRequest, LogResponse, MessageKey,
+    MessageState, Status, StatusEvent, Trigger, Wait,
+};
+pub use read::{
+    Bucket, Cursor, EventFacts, Filter, Gap, JournalError, Message, Page, PageRequest, Reach,
+    ReadFuture, Reader, ReasonCount, Span, StoredLog, StoredStatus, Story,
+};
