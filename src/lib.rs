@@ -15,6 +15,7 @@ pub mod delivery;
 pub mod dispatch;
 pub mod duration;
 pub mod event;
+pub mod health;
 pub mod ingress;
 pub mod journal;
 pub mod log;
