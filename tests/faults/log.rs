@@ -1,0 +1,142 @@
+//! What the log has when everything has ended: the events, the dead letters, the commits.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use levada::clock::Clock;
+use levada::log::embedded::{self, EmbeddedLog};
+use levada::log::kafka::{self, KafkaLog};
+use levada::log::{EventLog, GroupId, Offset, Partition, StoredRecord, TopicName, TopicPartition};
+
+use crate::nodes::{CHANNEL, NAMESPACE};
+use crate::plan::Plan;
+use crate::script::{ORDERINGS, Ordering};
+
+/// Records that are read in one go.
+const CHUNK: usize = 5_000;
+
+/// What was read.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// How often each event is in the channel: more than once, if an answer was lost.
+    pub(crate) copies: Vec<u16>,
+    /// By partition, the events in the order in which their first copies stand, with offsets.
+    pub(crate) order: Vec<Vec<(u32, i64)>>,
+    /// By subscription, the events among its dead letters.
+    pub(crate) letters: [HashSet<u32>; 3],
+    /// By subscription and partition, the commit.
+    pub(crate) commits: [Vec<Option<i64>>; 3],
+    /// Records that are no event of ours.
+    pub(crate) odd: usize,
+}
+
+/// Reads the log of a run whose processes have ended.
+pub(crate) async fn read(servers: Option<&str>, directory: &Path, plan: &Plan) -> Stored {
+    let log: Arc<dyn EventLog> = match servers {
+        Some(servers) => {
+            let settings = kafka::Settings {
+                bootstrap_servers: servers.to_owned(),
+                ..kafka::Settings::default()
+            };
+            KafkaLog::connect(settings).unwrap()
+        }
+        None => {
+            let settings = embedded::Settings {
+                dir: directory.join("log"),
+                ..embedded::Settings::default()
+            };
+            EmbeddedLog::open(settings, Clock::system()).unwrap()
+        }
+    };
+    let stored = read_all(&*log, plan).await;
+    log.close(Duration::from_secs(5)).await.unwrap();
+    stored
+}
+
+async fn read_all(log: &dyn EventLog, plan: &Plan) -> Stored {
+    let channel = topic("");
+    let mut stored = Stored {
+        copies: vec![0; plan.events as usize],
+        order: Vec::new(),
+        letters: Default::default(),
+        commits: Default::default(),
+        odd: 0,
+    };
+    for records in read_topic(log, &channel).await {
+        let mut order = Vec::new();
+        for record in records {
+            let number = number(&record);
+            let Some(copies) = number.and_then(|n| stored.copies.get_mut(n as usize)) else {
+                stored.odd += 1;
+                continue;
+            };
+            *copies += 1;
+            if *copies == 1 {
+                order.extend(number.map(|number| (number, record.offset.0)));
+            }
+        }
+        stored.order.push(order);
+    }
+    for ordering in ORDERINGS {
+        let letters = topic(&format!(".{}.dead-letter", ordering.name()));
+        let records = read_topic(log, &letters).await;
+        let numbers = records.iter().flatten().filter_map(number);
+        stored.letters[ordering.index()] = numbers.collect();
+        stored.commits[ordering.index()] = commits(log, ordering, &channel, plan).await;
+    }
+    stored
+}
+
+fn topic(rest: &str) -> TopicName {
+    let name = format!("knative-messaging-kafka.{NAMESPACE}.{CHANNEL}{rest}");
+    TopicName::try_new(&name).unwrap()
+}
+
+/// All records, by partition.
+async fn read_topic(log: &dyn EventLog, topic: &TopicName) -> Vec<Vec<StoredRecord>> {
+    let marks = log.watermarks(topic).await.unwrap();
+    let mut all = Vec::new();
+    for (partition, marks) in (0..).map(Partition).zip(marks) {
+        let at = TopicPartition {
+            topic: topic.clone(),
+            partition,
+        };
+        let (mut records, mut next) = (Vec::new(), marks.low);
+        while next < marks.high {
+            let some = log.read(&at, next, CHUNK).await.unwrap();
+            let Some(last) = some.last() else { break };
+            next = Offset(last.offset.0 + 1);
+            records.extend(some);
+        }
+        all.push(records);
+    }
+    all
+}
+
+fn number(record: &StoredRecord) -> Option<u32> {
+    let id = record.record.headers.get(b"ce_id")?;
+    std::str::from_utf8(id).ok()?.parse().ok()
+}
+
+async fn commits(
+    log: &dyn EventLog,
+    ordering: Ordering,
+    channel: &TopicName,
+    plan: &Plan,
+) -> Vec<Option<i64>> {
+    let name = ordering.name();
+    let group = format!("kafka.{NAMESPACE}.{CHANNEL}.{NAMESPACE}.{name}");
+    let partitions = i32::try_from(plan.partitions).unwrap();
+    let at = |partition| TopicPartition {
+        topic: channel.clone(),
+        partition: Partition(partition),
+    };
+    let partitions: Vec<_> = (0..partitions).map(at).collect();
+    let commits = log.committed(&GroupId(group.into()), &partitions).await;
+    let commits = commits.unwrap().into_iter();
+    commits
+        .map(|commit| commit.map(|commit| commit.offset.0))
+        .collect()
+}
