@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_finished_before_a_restart_is_skipped_and_stays_in_the_metadata() {
+    fn guarantee_5_what_was_finished_before_a_restart_is_skipped_and_stays_in_the_metadata() {
         let done = ranges(&[(20, 22), (4, 6), (12, 12), (6, 8), (0, 2)]);
         let mut tracker = OffsetTracker::restore(Offset(3), &done);
         assert_eq!(tracker.done(), ranges(&[(4, 8), (20, 22)]));

@@ -13,6 +13,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::sleep;
 
 use crate::ledger::{Kind, Ledger};
+use crate::log;
 use crate::nodes::{free_port, signal};
 
 /// See the module; killed when dropped.
@@ -65,6 +66,7 @@ impl Kafka {
         sleep(pause).await;
         self.run("start").await;
         self.open().await;
+        log::wait_for_commits(&self.servers()).await;
         self.ledger.fault(Kind::Log, "kill -9 kafka", from);
     }
 

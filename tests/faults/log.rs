@@ -9,6 +9,7 @@ use levada::clock::Clock;
 use levada::log::embedded::{self, EmbeddedLog};
 use levada::log::kafka::{self, KafkaLog};
 use levada::log::{EventLog, GroupId, Offset, Partition, StoredRecord, TopicName, TopicPartition};
+use tokio::time::sleep;
 
 use crate::nodes::{CHANNEL, NAMESPACE};
 use crate::plan::Plan;
@@ -35,13 +36,7 @@ pub(crate) struct Stored {
 /// Reads the log of a run whose processes have ended.
 pub(crate) async fn read(servers: Option<&str>, directory: &Path, plan: &Plan) -> Stored {
     let log: Arc<dyn EventLog> = match servers {
-        Some(servers) => {
-            let settings = kafka::Settings {
-                bootstrap_servers: servers.to_owned(),
-                ..kafka::Settings::default()
-            };
-            KafkaLog::connect(settings).unwrap()
-        }
+        Some(servers) => kafka_log(servers),
         None => {
             let settings = embedded::Settings {
                 dir: directory.join("log"),
@@ -53,6 +48,40 @@ pub(crate) async fn read(servers: Option<&str>, directory: &Path, plan: &Plan) -
     let stored = read_all(&*log, plan).await;
     log.close(Duration::from_secs(5)).await.unwrap();
     stored
+}
+
+/// Waits until Kafka tells commits again, which it does some time after it listens.
+pub(crate) async fn wait_for_commits(servers: &str) {
+    let log = kafka_log(servers);
+    for ordering in ORDERINGS {
+        while log
+            .committed(&group(ordering), &[at(&topic(""), 0)])
+            .await
+            .is_err()
+        {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn kafka_log(servers: &str) -> Arc<KafkaLog> {
+    let settings = kafka::Settings {
+        bootstrap_servers: servers.to_owned(),
+        ..kafka::Settings::default()
+    };
+    KafkaLog::connect(settings).unwrap()
+}
+
+fn at(topic: &TopicName, partition: i32) -> TopicPartition {
+    TopicPartition {
+        topic: topic.clone(),
+        partition: Partition(partition),
+    }
+}
+
+fn group(ordering: Ordering) -> GroupId {
+    let name = ordering.name();
+    GroupId(format!("kafka.{NAMESPACE}.{CHANNEL}.{NAMESPACE}.{name}").into())
 }
 
 async fn read_all(log: &dyn EventLog, plan: &Plan) -> Stored {
@@ -98,11 +127,8 @@ fn topic(rest: &str) -> TopicName {
 async fn read_topic(log: &dyn EventLog, topic: &TopicName) -> Vec<Vec<StoredRecord>> {
     let marks = log.watermarks(topic).await.unwrap();
     let mut all = Vec::new();
-    for (partition, marks) in (0..).map(Partition).zip(marks) {
-        let at = TopicPartition {
-            topic: topic.clone(),
-            partition,
-        };
+    for (partition, marks) in (0..).zip(marks) {
+        let at = at(topic, partition);
         let (mut records, mut next) = (Vec::new(), marks.low);
         while next < marks.high {
             let some = log.read(&at, next, CHUNK).await.unwrap();
@@ -126,15 +152,9 @@ async fn commits(
     channel: &TopicName,
     plan: &Plan,
 ) -> Vec<Option<i64>> {
-    let name = ordering.name();
-    let group = format!("kafka.{NAMESPACE}.{CHANNEL}.{NAMESPACE}.{name}");
     let partitions = i32::try_from(plan.partitions).unwrap();
-    let at = |partition| TopicPartition {
-        topic: channel.clone(),
-        partition: Partition(partition),
-    };
-    let partitions: Vec<_> = (0..partitions).map(at).collect();
-    let commits = log.committed(&GroupId(group.into()), &partitions).await;
+    let partitions: Vec<_> = (0..partitions).map(|p| at(channel, p)).collect();
+    let commits = log.committed(&group(ordering), &partitions).await;
     let commits = commits.unwrap().into_iter();
     commits
         .map(|commit| commit.map(|commit| commit.offset.0))

@@ -13,7 +13,8 @@
 //!   or made by a process within [`DETECTED`] after it was frozen (it does not know yet that its
 //!   partitions are another's);
 //! - was answered less than [`UNCOMMITTED`] before Kafka went away, or made from then until
-//!   [`DETECTED`] after it was back: nothing could be committed, and members are thrown out.
+//!   [`DETECTED`] after it told commits again: nothing could be committed, and members that were
+//!   thrown out, or come from elsewhere, first have to agree anew.
 //!
 //! Drains and rebalances excuse nothing: they commit, and no answer here takes longer than they
 //! wait. **Early**: a dead letter with fewer than `retry + 1` attempts, none refused for good.
@@ -34,7 +35,7 @@ const MS: Moment = 1_000_000;
 /// Commits are 100 ms apart; the rest is for a commit to get through on a busy machine.
 const UNCOMMITTED: Moment = 500 * MS;
 /// How long it takes until members are back at work, or know that they are none any more.
-const DETECTED: Moment = 2_000 * MS;
+const DETECTED: Moment = 3_000 * MS;
 /// Findings of a kind that are told in full.
 const TOLD: usize = 5;
 

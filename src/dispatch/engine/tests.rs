@@ -162,7 +162,7 @@ fn attempt(engine: &mut Engine, time: &Time) -> Option<AttemptWork> {
 }
 
 #[test]
-fn with_keys_only_events_of_the_failing_key_wait() {
+fn guarantee_6_with_keys_only_events_of_the_failing_key_wait() {
     let subscription = subscription(Ordering::Key, 3);
     let (mut engine, mut time) = (engine(&subscription), Time::new());
     let slot = engine.open(at(), Offset(0), Offset(0), None);
@@ -207,7 +207,7 @@ fn with_keys_only_events_of_the_failing_key_wait() {
 }
 
 #[test]
-fn a_new_owner_goes_on_where_the_last_commit_says() {
+fn guarantee_4_a_new_owner_goes_on_where_the_last_commit_says() {
     let subscription = subscription(Ordering::Key, 2);
     let (mut first, mut time) = (engine(&subscription), Time::new());
     let slot = first.open(at(), Offset(0), Offset(0), None);
@@ -258,7 +258,7 @@ fn a_new_owner_goes_on_where_the_last_commit_says() {
 }
 
 #[test]
-fn a_dead_letter_says_what_failed_and_frees_the_offset_only_when_it_is_stored() {
+fn guarantee_3_a_dead_letter_says_what_failed_and_frees_the_offset_only_when_it_is_stored() {
     let subscription = subscription(Ordering::Partition, 0);
     let (mut engine, mut time) = (engine(&subscription), Time::new());
     let slot = engine.open(at(), Offset(5), Offset(5), None);
@@ -355,7 +355,7 @@ fn what_returns_late_to_a_partition_that_was_given_up_means_nothing() {
 }
 
 #[test]
-fn a_full_window_takes_nothing_until_its_first_event_is_finished() {
+fn guarantee_8_a_full_window_takes_nothing_until_its_first_event_is_finished() {
     let mut subscription = subscription(Ordering::None, 5);
     subscription.delivery.max_window = 3;
     let (mut engine, time) = (engine(&subscription), Time::new());
@@ -682,7 +682,7 @@ impl World {
 
 /// So many that neither waiting nor finished ones fit into the commits.
 #[test]
-fn nothing_is_lost_among_many() {
+fn guarantee_2_nothing_is_lost_among_many() {
     for (seed, delay) in [(1, 100), (2, 5_000)] {
         let mut subscription = subscription(Ordering::None, 3);
         subscription.delivery.backoff.delay = Duration::from_millis(delay);
@@ -737,7 +737,7 @@ proptest! {
 }
 
 #[test]
-fn a_million_parked_in_minutes_do_not_delay_one_due_in_a_second() {
+fn guarantee_7_a_million_parked_in_minutes_do_not_delay_one_due_in_a_second() {
     let subscription = subscription(Ordering::None, 5);
     let (mut engine, mut time) = (engine(&subscription), Time::new());
     engine.budgets.parked = Budget::new(usize::MAX);
@@ -814,7 +814,7 @@ fn a_record_of_the_retry_topic_that_cannot_be_used_is_nobody_elses() {
 }
 
 #[test]
-fn nothing_parked_is_tried_before_the_index_is_rebuilt() {
+fn guarantee_7_nothing_parked_is_tried_before_the_index_is_rebuilt() {
     let subscription = subscription(Ordering::None, 5);
     let (mut engine, mut time) = (engine(&subscription), Time::new());
     time.ms = 10_000;
@@ -826,7 +826,7 @@ fn nothing_parked_is_tried_before_the_index_is_rebuilt() {
 }
 
 #[test]
-fn a_message_that_stands_twice_in_the_retry_topic_is_one() {
+fn guarantee_4_a_message_that_stands_twice_in_the_retry_topic_is_one() {
     let subscription = subscription(Ordering::None, 5);
     let (mut engine, mut time) = (engine(&subscription), Time::new());
     time.ms = 10_000;

@@ -38,7 +38,7 @@ async fn an_event_is_answered_with_an_empty_202_and_stored_in_the_topic_of_its_c
 }
 
 #[tokio::test]
-async fn no_answer_comes_before_the_log_has_stored() {
+async fn guarantee_1_no_answer_comes_before_the_log_has_stored() {
     let server = Server::start(Settings::default()).await;
     server.log.set(Behaviour::Hold(Vec::new()));
     let mut client = server.connect().await;
@@ -51,7 +51,7 @@ async fn no_answer_comes_before_the_log_has_stored() {
 }
 
 #[tokio::test]
-async fn what_the_log_cannot_store_is_never_accepted() {
+async fn guarantee_1_what_the_log_cannot_store_is_never_accepted() {
     let topic = TopicName::try_new("t").unwrap();
     let detail = String::new();
     let cases = [
@@ -180,7 +180,7 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_cut_off_stores_nothing() {
+async fn guarantee_1_a_request_that_is_cut_off_stores_nothing() {
     let server = Server::start(Settings::default()).await;
     let whole = binary("1", "Content-Type: text/plain\r\n", "0123456789");
     for cut in [whole.len() - 1, whole.len() - 9, whole.len() - 12] {

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_overrides_what_is_good_but_not_what_is_promised() {
+    fn guarantee_1_the_user_overrides_what_is_good_but_not_what_is_promised() {
         let settings = with("linger.ms", "2");
         let config = settings.producer();
         assert_eq!(config.get("linger.ms"), Some("2"));

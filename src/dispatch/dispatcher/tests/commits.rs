@@ -8,7 +8,7 @@ fn gaps(times: &[Instant]) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commits_follow_each_other_while_something_changes_and_end_when_nothing_does() {
+async fn guarantee_5_commits_follow_each_other_while_something_changes_and_end_when_nothing_does() {
     let (world, sub) = (world(2), subscription("sub"));
     let _running = Running::start(&world, &sub);
     world.pass(SECOND).await;

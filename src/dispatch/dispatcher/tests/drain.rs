@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_finishes_what_is_in_flight_commits_and_leaves_with_its_place_kept() {
+async fn guarantee_9_a_drain_finishes_what_is_in_flight_commits_and_leaves_with_its_place_kept() {
     let (world, mut sub) = (world(1), subscription("sub"));
     sub.delivery.max_in_flight = 4;
     world.sinks.answer(|_| Answer::Ok(3 * SECOND));
@@ -41,7 +41,8 @@ async fn a_member_that_is_to_leave_gives_up_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_hangs_holds_up_a_drain_only_to_its_bound_and_the_cut_is_not_counted() {
+async fn guarantee_9_a_subscriber_that_hangs_holds_up_a_drain_only_to_its_bound_and_the_cut_is_not_counted()
+ {
     let (world, mut sub) = (world(1), subscription("sub"));
     sub.delivery.retry = 1;
     sub.delivery.timeout = 60 * SECOND;

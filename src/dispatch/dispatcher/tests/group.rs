@@ -22,7 +22,7 @@ async fn released(world: &World, partition: i32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revoked_partition_finishes_what_is_in_flight_commits_and_is_let_go() {
+async fn guarantee_9_a_revoked_partition_finishes_what_is_in_flight_commits_and_is_let_go() {
     let (world, mut sub) = (world(2), subscription("sub"));
     sub.delivery.max_in_flight = 4;
     world.sinks.answer(|_| Answer::Ok(3 * SECOND));

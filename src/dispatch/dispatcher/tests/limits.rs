@@ -85,7 +85,7 @@ fn two(settings: Settings, count: usize) -> (World, Subscription, Subscription, 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_that_hangs_holds_no_more_than_its_share_of_memory() {
+async fn guarantee_8_a_subscription_that_hangs_holds_no_more_than_its_share_of_memory() {
     let (world, stuck, other, budget) = two(bytes_settings(100_000, 1_000_000), 200);
     world.sinks.answer(|call| match &*call.url {
         "http://stuck.test/" => Answer::Hang,
@@ -104,7 +104,7 @@ async fn a_subscription_that_hangs_holds_no_more_than_its_share_of_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn spent_memory_slows_a_subscription_down_and_never_stops_it() {
+async fn guarantee_8_spent_memory_slows_a_subscription_down_and_never_stops_it() {
     // One subscription holds all there is.
     let (world, stuck, other, budget) = two(bytes_settings(500_000, 500_000), 200);
     world.sinks.answer(|call| match &*call.url {
@@ -175,7 +175,7 @@ async fn a_rate_that_waits_for_room_does_not_spin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_is_kept_once_however_often_the_topic_fails() {
+async fn guarantee_2_a_dead_letter_is_kept_once_however_often_the_topic_fails() {
     let (world, mut sub) = (world(1), subscription("sub"));
     sub.delivery.retry = 1;
     world.sinks.answer(|call| match &*call.id {
