@@ -258,6 +258,31 @@ fn guarantee_4_a_new_owner_goes_on_where_the_last_commit_says() {
 }
 
 #[test]
+fn guarantee_5_what_was_finished_beyond_a_gap_is_not_repeated_after_a_kill() {
+    let subscription = subscription(Ordering::None, 3);
+    let time = Time::new();
+    let mut first = engine(&subscription);
+    let slot = first.open(at(), Offset(0), Offset(0), None);
+    for offset in 0..4 {
+        first.record(slot, stored(offset, None), time.now());
+    }
+    let begun: Vec<_> = std::iter::from_fn(|| attempt(&mut first, &time)).collect();
+    for work in &begun[1..] {
+        first.attempted(work.id, ok(), time.now());
+    }
+    let commit = first.commits(&[slot]).remove(0).1;
+    assert_eq!(commit.offset, Offset(0), "its attempt is in flight");
+
+    let mut second = engine(&subscription);
+    let slot = second.open(at(), Offset(0), Offset(0), Some(commit));
+    for offset in 0..4 {
+        second.record(slot, stored(offset, None), time.now());
+    }
+    let again: Vec<_> = std::iter::from_fn(|| attempt(&mut second, &time)).collect();
+    assert_eq!(again.iter().map(id_of).collect::<Vec<_>>(), [0]);
+}
+
+#[test]
 fn guarantee_3_a_dead_letter_says_what_failed_and_frees_the_offset_only_when_it_is_stored() {
     let subscription = subscription(Ordering::Partition, 0);
     let (mut engine, mut time) = (engine(&subscription), Time::new());
