@@ -10,6 +10,7 @@
 //! out what an earlier one sent.
 
 mod filter;
+mod groups;
 mod ledger;
 mod letter;
 mod listing;
@@ -22,6 +23,7 @@ mod spans;
 mod tests;
 
 pub use filter::Filter;
+pub use groups::{Group, Groups};
 pub(crate) use ledger::topic as redrives_topic;
 pub use ledger::{Redrive, State, Terms};
 pub use letter::DeadLetter;

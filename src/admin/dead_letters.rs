@@ -143,6 +143,7 @@ impl Wish {
                 event_type: self.event_type.clone(),
                 event_id: self.event_id.clone(),
                 error_code: self.error_code,
+                ..Filter::default()
             },
             limit: self.limit,
             again: self.again,
@@ -218,6 +219,7 @@ fn asked(query: Option<&str>) -> Result<(Filter, Page), String> {
             .get("error_code")
             .map(|text| number("error_code", text, 100, 999))
             .transpose()?,
+        ..Filter::default()
     };
     let page = Page {
         size: match query.get("page_size") {

@@ -19,6 +19,9 @@ pub struct Filter {
     pub event_id: Option<String>,
     /// The status code of the last answer.
     pub error_code: Option<u16>,
+    /// Why it was given up: one of these reasons. Empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
 }
 
 impl Filter {
@@ -37,6 +40,7 @@ impl Filter {
         self.since.is_none_or(|since| letter.inserted_at >= since)
             && self.until.is_none_or(|until| letter.inserted_at < until)
             && self.error_code.is_none_or(|code| letter.code == Some(code))
+            && (self.reasons.is_empty() || self.reasons.contains(&letter.outcome))
             && is(&self.event_type, "type")
             && is(&self.event_id, "id")
     }

@@ -96,6 +96,11 @@ impl Redrive {
             && spans.is_some_and(|spans| spans.contains(letter.position.offset.0))
     }
 
+    /// The offsets of the dead letters that it sent, by partition: from the first to the last.
+    pub(super) fn sent_range(&self, partition: Partition) -> std::ops::Range<i64> {
+        self.spans.get(&partition).map_or(0..0, Spans::range)
+    }
+
     fn is_needed(&self, marks: &[Watermarks]) -> bool {
         let kept = |(partition, spans): (&Partition, &Spans)| {
             let low = marks.get(partition.index()).map_or(0, |marks| marks.low.0);
@@ -157,6 +162,11 @@ pub(super) struct Ledger {
 impl Ledger {
     pub(super) fn get(&self, id: &RedriveId) -> Option<&Redrive> {
         self.redrives.get(&id.to_string())
+    }
+
+    /// Up to where the redrive topic was read.
+    pub(super) fn end(&self) -> i64 {
+        self.next
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Redrive> {

@@ -99,6 +99,10 @@ impl DeadLetters {
         }
     }
 
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Goes on with the redrives that this node had when it ended, as their subscriptions come
     /// into force. Runs until `tasks` are stopped.
     pub async fn resume(self) {
@@ -233,6 +237,68 @@ impl DeadLetters {
         }
         plans.insert(planned.plan.clone(), plan);
         Ok(planned)
+    }
+
+    /// A plan that is still good, with the filter it was made with.
+    #[must_use]
+    pub fn planned(&self, name: &ResourceName, plan: &str) -> Option<(Planned, Selection)> {
+        let now = self.shared.clock.now();
+        let plans = lock(&self.shared.plans);
+        let good = |plan: &&Plan| plan.subscription == *name && plan.expires_at > now;
+        let found = plans.get(plan).filter(good)?;
+        let planned = Planned {
+            plan: plan.to_owned(),
+            count: found.terms.count,
+            expires_at: found.expires_at,
+        };
+        let selection = Selection {
+            filter: found.terms.filter.clone(),
+            limit: found.terms.limit,
+            again: found.terms.again,
+        };
+        Some((planned, selection))
+    }
+
+    /// The redrives of a subscription that are still known, the newest first.
+    ///
+    /// # Errors
+    /// [`Error`] when there is no such subscription, or the log fails.
+    pub async fn redrives(&self, name: &ResourceName) -> Result<Vec<Redrive>, Error> {
+        let ledger = self.shared.ledger(name).await?;
+        let mut all: Vec<_> = ledger.all().cloned().collect();
+        all.sort_by_key(|redrive| std::cmp::Reverse(redrive.created_at));
+        Ok(all)
+    }
+
+    /// The messages that a redrive sent again, at most `limit`, oldest dead letter first.
+    ///
+    /// # Errors
+    /// [`Error`] when there is none of this name, or the log fails.
+    pub async fn sent_by(&self, id: &RedriveId, limit: usize) -> Result<Vec<MessageId>, Error> {
+        let redrive = self.redrive(id).await?;
+        let subscription = self.shared.find(&id.subscription)?;
+        let all = Filter::default();
+        let mut ranges = self.shared.ranges(&subscription, &all, None).await?;
+        for (partition, range) in (0..).zip(&mut ranges) {
+            let sent = redrive.sent_range(crate::log::Partition(partition));
+            *range = range.start.max(sent.start)..range.end.min(sent.end).max(range.start);
+        }
+        let mut scan = self
+            .shared
+            .scan(&subscription, Direction::OldestFirst, ranges);
+        let mut sent = Vec::new();
+        while sent.len() < limit {
+            let Some((partition, stored)) = scan.next().await? else {
+                break;
+            };
+            let letter = DeadLetter::read(&subscription, partition, stored);
+            sent.extend(
+                letter
+                    .filter(|l| redrive.has_sent(l))
+                    .map(|letter| letter.id),
+            );
+        }
+        Ok(sent)
     }
 
     async fn terms(&self, name: &ResourceName, selection: Selection) -> Result<Terms, Error> {

@@ -10,6 +10,14 @@ impl Spans {
         after > 0 && offset < self.0[after - 1].1
     }
 
+    /// From the first offset to behind the last one.
+    pub(super) fn range(&self) -> std::ops::Range<i64> {
+        match (self.0.first(), self.0.last()) {
+            (Some((start, _)), Some((_, end))) => *start..*end,
+            _ => 0..0,
+        }
+    }
+
     pub(super) fn add(&mut self, offset: i64) {
         if self.contains(offset) {
             return;
