@@ -1,4 +1,4 @@
-//! The admin port: health, metrics, the resources with their status, and dead letters.
+//! The admin port: health, metrics, the resources with their status, dead letters, and the page.
 //!
 //! The port is meant for the machine itself. Beyond loopback it needs a token or an explicit
 //! choice, and in any case it answers only to names it knows (`guard`), so that a web page cannot
@@ -21,6 +21,7 @@ use serde_json::Value;
 pub use server::{ServeError, serve};
 
 use crate::config::Secret;
+use crate::dashboard::Dashboard;
 use crate::dead_letters::DeadLetters;
 
 /// Where and to whom the admin port answers.
@@ -105,6 +106,7 @@ pub struct AdminState {
     registry: Registry,
     settings: Settings,
     dead_letters: Option<DeadLetters>,
+    dashboard: Option<Dashboard>,
 }
 
 impl std::fmt::Debug for AdminState {
@@ -124,6 +126,7 @@ impl AdminState {
             registry,
             settings,
             dead_letters: None,
+            dashboard: None,
         }
     }
 
@@ -132,6 +135,15 @@ impl AdminState {
     pub fn with_dead_letters(self, dead_letters: DeadLetters) -> Self {
         Self {
             dead_letters: Some(dead_letters),
+            ..self
+        }
+    }
+
+    /// The same with the operator's page.
+    #[must_use]
+    pub fn with_dashboard(self, dashboard: Dashboard) -> Self {
+        Self {
+            dashboard: Some(dashboard),
             ..self
         }
     }

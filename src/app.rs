@@ -17,9 +17,11 @@ use tokio::sync::watch;
 use crate::admin::{self, AdminState, AdminView, ReadinessCheck};
 use crate::clock::Clock;
 use crate::config::{Config, Role};
+use crate::dashboard::{self, Dashboard};
 use crate::dead_letters::DeadLetters;
 use crate::delivery::Client;
 use crate::dispatch::{self, DispatchMetrics, Duties, Supervisor, Tools};
+use crate::health::Watch;
 use crate::ingress::{self, Ingress, RouteTable};
 use crate::log::EventLog;
 use crate::registry::{Registry, Snapshot};
@@ -131,8 +133,24 @@ impl App {
             &redriving,
         );
         redriving.spawn("redrives", dead_letters.clone().resume());
-        let state = AdminState::new(Arc::new(view), metrics.clone(), self.config.admin.clone())
-            .with_dead_letters(dead_letters);
+        let view: Arc<dyn AdminView> = Arc::new(view);
+        let health = Watch::new(metrics.clone(), Arc::clone(&view), self.clock.clone());
+        watching.spawn("health", health.clone().run(watching.stop_signal()));
+        let dashboard = Dashboard::new(dashboard::Parts {
+            view: Arc::clone(&view),
+            watch: health,
+            snapshots: snapshots.clone(),
+            journal: None,
+            dead_letters: Some(dead_letters.clone()),
+            log: Some(Arc::clone(&self.log)),
+            actions: None,
+            clock: self.clock.clone(),
+            node: self.node.id().to_owned(),
+        });
+        watching.spawn("dashboard", dashboard.clone().run(watching.stop_signal()));
+        let state = AdminState::new(view, metrics.clone(), self.config.admin.clone())
+            .with_dead_letters(dead_letters)
+            .with_dashboard(dashboard);
         admin::serve(self.admin, state, &serving).map_err(StartError::from)?;
         if let Some(listener) = self.ingress {
             let routes = Arc::new(ArcSwap::from_pointee(routes(&snapshots.borrow())));

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::answer::{self, Answer};
 use super::guard::Refusal;
 use super::{AdminState, dead_letters, guard};
+use crate::dashboard::Dashboard;
 use crate::dead_letters::Command;
 
 /// How large the body of a request may be.
@@ -107,6 +108,11 @@ pub(super) async fn handle(state: &AdminState, request: Request<Incoming>) -> An
         return answer::problem(refusal.status, &refusal.detail);
     }
     let Some(route) = Route::parse(parts.uri.path()) else {
+        if let Some(dashboard) = &state.dashboard
+            && Dashboard::owns(parts.uri.path())
+        {
+            return page(dashboard, &parts, body).await;
+        }
         let detail = format!("there is nothing at {}", parts.uri.path());
         return answer::problem(StatusCode::NOT_FOUND, &detail);
     };
@@ -124,6 +130,22 @@ pub(super) async fn handle(state: &AdminState, request: Request<Incoming>) -> An
             .await
             .unwrap_or_else(|refusal| answer::problem(refusal.status, &refusal.detail)),
     }
+}
+
+/// Answers for the operator's page.
+async fn page(dashboard: &Dashboard, parts: &http::request::Parts, body: Incoming) -> Answer {
+    let body = match parts.method {
+        Method::GET | Method::HEAD => Bytes::new(),
+        Method::POST => match whole(body).await {
+            Ok(body) => body,
+            Err(refusal) => return dashboard.refused(refusal.status, &refusal.detail),
+        },
+        _ => return answer::method_not_allowed("GET, HEAD, POST"),
+    };
+    let (path, query) = (parts.uri.path(), parts.uri.query());
+    dashboard
+        .answer(&parts.method, path, query, &parts.headers, &body)
+        .await
 }
 
 fn refuse_method(route: &Route<'_>, method: &Method) -> Option<Answer> {

@@ -1,0 +1,4 @@
+//! The page over a journal in memory.
+
+pub(super) mod fake;
+mod pages;
