@@ -136,10 +136,7 @@ impl Program {
 
     /// Resident memory now, in MB.
     pub(crate) fn memory(&self) -> f64 {
-        let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-        kib.unwrap_or(0.0) / 1024.0
+        memory(self.child.id())
     }
 
     /// SIGTERM, and waits for the end.
@@ -159,6 +156,14 @@ impl Drop for Program {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Resident memory of a process now, in MB.
+pub(crate) fn memory(process: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
 }
 
 /// Starts Levada on Kafka with the manifests in `directory`; returns it with its ingress and
@@ -213,6 +218,30 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Option<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
+}
+
+/// Waits for the only subscription to be Ready.
+pub(crate) fn until_ready(admin: SocketAddr) {
+    until("the subscription is Ready", || {
+        let answer = get(admin, "/v1/subscriptions")?;
+        let list: serde_json::Value =
+            serde_json::from_str(answer.split("\r\n\r\n").nth(1)?).ok()?;
+        let conditions = list["items"][0]["status"]["conditions"].as_array()?;
+        let ready = |condition: &&serde_json::Value| {
+            condition["type"] == "Ready" && condition["status"] == "True"
+        };
+        conditions.iter().find(ready).map(|_| ())
+    });
+}
+
+/// The head of the request that begins here, once it is complete, and how long the request is.
+pub(crate) fn request(bytes: &[u8]) -> Option<(&str, usize)> {
+    let head = bytes.windows(4).position(|part| part == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&bytes[..head]).ok()?;
+    let mut lines = text.split("\r\n").filter_map(|line| line.split_once(':'));
+    let length = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|(_, value)| value.trim().parse::<usize>().ok());
+    Some((text, head + length.unwrap_or(0)))
 }
 
 /// A kilobyte of JSON.

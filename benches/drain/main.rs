@@ -99,16 +99,7 @@ fn prepare(servers: &str, directory: &Path, namespace: &str, url: &str) {
     fs::create_dir(directory.join("manifests")).expect("it is new");
     fs::write(directory.join("manifests/orders.yaml"), manifest).expect("it is ours");
     let (program, _, admin) = levada(servers, directory);
-    common::until("the subscription is Ready", || {
-        let answer = common::get(admin, "/v1/subscriptions")?;
-        let list: serde_json::Value =
-            serde_json::from_str(answer.split("\r\n\r\n").nth(1)?).ok()?;
-        let conditions = list["items"][0]["status"]["conditions"].as_array()?;
-        let ready = |condition: &&serde_json::Value| {
-            condition["type"] == "Ready" && condition["status"] == "True"
-        };
-        conditions.iter().find(ready).map(|_| ())
-    });
+    common::until_ready(admin);
     program.terminate();
 }
 

@@ -9,6 +9,8 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::common::request;
+
 /// When the first and the last of the events that were expected came.
 type Drained = (Instant, Instant);
 
@@ -92,7 +94,7 @@ async fn serve(mut stream: TcpStream, expected: Arc<Mutex<Option<Expected>>>) {
         .await
         .is_ok_and(|count| count > 0)
     {
-        while let Some(length) = request_length(&buffer) {
+        while let Some((_, length)) = request(&buffer) {
             if buffer.len() < length {
                 break;
             }
@@ -104,14 +106,4 @@ async fn serve(mut stream: TcpStream, expected: Arc<Mutex<Option<Expected>>>) {
             }
         }
     }
-}
-
-/// How long the request is that begins here, once its head is complete.
-fn request_length(bytes: &[u8]) -> Option<usize> {
-    let head = bytes.windows(4).position(|part| part == b"\r\n\r\n")? + 4;
-    let text = std::str::from_utf8(&bytes[..head]).ok()?;
-    let mut lines = text.split("\r\n").filter_map(|line| line.split_once(':'));
-    let length = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|(_, value)| value.trim().parse::<usize>().ok());
-    Some(head + length.unwrap_or(0))
 }

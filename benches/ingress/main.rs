@@ -6,6 +6,7 @@
 
 mod bare;
 #[path = "../common.rs"]
+#[expect(dead_code, reason = "each bench uses some of it")]
 mod common;
 mod load;
 
