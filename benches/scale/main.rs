@@ -72,10 +72,7 @@ fn main() {
     let began = Instant::now();
     let (program, _, admin) = levada(&servers, directory.path());
     let watch = Watch::start(&program);
-    let probes = {
-        let events = events.clone();
-        thread::spawn(move || probe(&events, "after", 40))
-    };
+    let probes = thread::spawn(move || probe(&events, "after", 40));
     until_parked(admin, parked, parked / 50);
     println!(
         "index rebuilt {:.1} s after the start",
@@ -193,11 +190,10 @@ fn prepare(servers: &str, directory: &Path, namespace: &str, url: &str) {
 }
 
 /// Writes events into the channel topic.
-#[derive(Clone)]
 struct Events {
-    producer: Arc<ThreadedProducer<DefaultProducerContext>>,
-    topic: Arc<str>,
-    body: Arc<[u8]>,
+    producer: ThreadedProducer<DefaultProducerContext>,
+    topic: Box<str>,
+    body: Box<[u8]>,
 }
 
 impl Events {
@@ -205,7 +201,7 @@ impl Events {
         let mut config = common::producer(servers);
         config.set("linger.ms", "5");
         Self {
-            producer: Arc::new(config.create().expect("a producer can be made")),
+            producer: config.create().expect("a producer can be made"),
             topic: topic.into(),
             body: common::payload().into(),
         }

@@ -35,6 +35,9 @@ use group::{Lookup, Revocation, found_by};
 
 /// Records taken from one partition before the next has its turn.
 const TAKE: usize = 256;
+/// How often in one turn of the loop records are taken from a partition: reading a long backlog
+/// must not hold up attempts that are due.
+const TAKES: usize = 4;
 /// How soon memory that other subscriptions held is noticed to be free.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a final commit may take.
@@ -62,6 +65,8 @@ pub(crate) struct Dispatcher<D> {
     membership: Box<dyn Membership>,
     sources: Vec<(SlotId, Box<dyn Source>)>,
     buffer: Vec<StoredRecord>,
+    /// Records were left for the next turn.
+    more: bool,
     /// How far each partition was read by this process, to count what is read again.
     furthest: HashMap<TopicPartition, Offset>,
     /// Assignments that are not answered yet, in order.
@@ -99,6 +104,7 @@ impl<D: Deliver> Dispatcher<D> {
             membership,
             sources: Vec::new(),
             buffer: Vec::with_capacity(TAKE),
+            more: false,
             furthest: HashMap::new(),
             lookups: VecDeque::new(),
             trims: HashMap::new(),
@@ -169,6 +175,7 @@ impl<D: Deliver> Dispatcher<D> {
                 }
                 () = wake.notified() => {}
                 () = &mut timer => {}
+                () = tokio::task::yield_now(), if self.more => {}
             }
         }
     }
@@ -232,16 +239,23 @@ impl<D: Deliver> Dispatcher<D> {
     fn take_records(&mut self) {
         let mut full = 0;
         let mut cut = Vec::new();
+        self.more = false;
         // Another one is first each time: a backlog of one must not take all the room.
         if self.sources.len() > 1 {
             self.sources.rotate_left(1);
         }
         for (slot, source) in &mut self.sources {
+            let mut takes = 0;
             loop {
                 let room = self.engine.credit(*slot).min(TAKE);
                 if room == 0 {
                     break;
                 }
+                if takes == TAKES {
+                    self.more = true;
+                    break;
+                }
+                takes += 1;
                 match source.take(room, &mut self.buffer) {
                     Ok(0) => break,
                     Ok(taken) => {

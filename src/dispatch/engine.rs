@@ -187,6 +187,7 @@ impl Engine {
         let parked = at.topic == self.subscription.retry_topic;
         self.slots.push(Slot {
             at,
+            taken_over: end,
             tracker,
             lanes: Lanes::default(),
             retrying: BTreeMap::new(),

@@ -88,7 +88,7 @@ impl Engine {
         // A dead-letter sink that fails must not hold up the events behind this one: once it is
         // parked they go on.
         let holds_up = message.lane.is_some() && matches!(message.phase, Phase::DeadLetter(_));
-        let long = delay >= self.settings.inline_retry_max;
+        let long = delay >= self.settings.inline_retry_max && !self.waits_here(id, delay);
         if (long || holds_up) && self.may_park(id) {
             self.park(id);
         } else {

@@ -110,6 +110,8 @@ impl Failed {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) at: TopicPartition,
+    /// The end of the partition when it was taken over: what comes after it no earlier owner had.
+    pub(super) taken_over: Offset,
     pub(super) tracker: OffsetTracker,
     pub(super) lanes: Lanes<MessageId>,
     /// Messages whose subscriber was called in vain, by offset: how often goes into the commits.

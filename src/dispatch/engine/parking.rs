@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Activity, Engine, Failed, Life, Message, MessageId, Now, Phase, Reply, SlotId, Stage, Store,
-    Work,
+    Activity, Engine, Failed, Life, Message, MessageId, Now, Phase, Reply, Slot, SlotId, Stage,
+    Store, Work,
 };
 use crate::delivery::Reason;
 use crate::dispatch::dead_letter;
@@ -38,6 +38,8 @@ const READ_AGAIN: Duration = Duration::from_millis(500);
 const PARK_AGAIN: Duration = Duration::from_millis(500);
 /// Of the bytes a subscription may hold, the part that keeps payloads of parked messages.
 const PAYLOAD_SHARE: usize = 4;
+/// A delay up to this waits in memory while the index that would count it down is rebuilt.
+const WAITS_HERE: Duration = Duration::from_secs(30);
 
 /// How a record of the retry topic is done with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,22 @@ impl Engine {
         let phase = !matches!(message.phase, Phase::Keep { .. } | Phase::KeepRaw { .. });
         let free = message.lane.is_none() || matches!(message.phase, Phase::DeadLetter(_));
         waiting && phase && free && !self.budgets.parked.is_spent()
+    }
+
+    /// Whether a message that may be parked waits in memory all the same: its partition of the
+    /// retry topic is being read again after a restart, and a short delay would be over before
+    /// that is done. A commit tells of its attempts meanwhile; what no commit has room for is
+    /// parked. Not one that an earlier owner may have parked: it could go on in two places.
+    pub(super) fn waits_here(&self, id: MessageId, delay: Duration) -> bool {
+        let message = &self.messages[id.0];
+        let Slot { at, taken_over, .. } = &self.slots[message.slot.0];
+        let rebuilds = |slot: &Slot| {
+            let retry = slot.retry.as_deref();
+            slot.at.partition == at.partition && retry.is_some_and(|r| r.rebuild.is_some())
+        };
+        let fits = self.bytes <= self.settings.max_subscription_bytes / 2;
+        let fresh = message.origin.is_none() && message.offset >= *taken_over;
+        delay <= WAITS_HERE && fits && fresh && self.live().any(rebuilds)
     }
 
     /// Whether a message is on its way to the retry topic, or will be.
@@ -495,7 +513,7 @@ impl Engine {
     }
 
     pub(super) fn parked_entries(&self) -> usize {
-        let entries = |slot: &super::Slot| slot.retry.as_ref().map_or(0, |retry| retry.index.len());
+        let entries = |slot: &Slot| slot.retry.as_ref().map_or(0, |retry| retry.index.len());
         self.live().map(entries).sum()
     }
 

@@ -851,6 +851,30 @@ fn guarantee_7_nothing_parked_is_tried_before_the_index_is_rebuilt() {
 }
 
 #[test]
+fn guarantee_7_a_short_delay_waits_in_memory_while_the_index_is_rebuilt() {
+    let mut subscription = subscription(Ordering::None, 5);
+    subscription.delivery.backoff.delay = Duration::from_secs(1);
+    let (mut engine, mut time) = (engine(&subscription), Time::new());
+    let channel = engine.open(at(), Offset(50), Offset(50), None);
+    let retry = engine.open(retry_at(), Offset(0), Offset(2), None);
+    engine.record(retry, parked(0, 600_000), time.now());
+    engine.record(channel, stored(50, None), time.now());
+    let work = attempt(&mut engine, &time).unwrap();
+    engine.attempted(work.id, failure(true), time.now());
+    assert!(engine.next_work(time.now()).is_none(), "it is not parked");
+    let commits = engine.commits(&[channel]);
+    let told = Metadata::decode(Offset(50), &commits[0].1.metadata).waiting;
+    assert_eq!(told[0].attempts_made, 1);
+    time.advance_to(engine.next_due().unwrap());
+    assert_eq!(time.ms, 1_000);
+    let work = attempt(&mut engine, &time).unwrap();
+    engine.record(retry, parked(1, 600_000), time.now());
+    engine.attempted(work.id, failure(true), time.now());
+    let work = engine.next_work(time.now());
+    assert!(matches!(work, Some(Work::Park(_))), "the index is rebuilt");
+}
+
+#[test]
 fn guarantee_4_a_message_that_stands_twice_in_the_retry_topic_is_one() {
     let subscription = subscription(Ordering::None, 5);
     let (mut engine, mut time) = (engine(&subscription), Time::new());
