@@ -17,6 +17,7 @@
 //! A message that nobody waits behind and that is not due soon is parked: its record in the retry
 //! topic takes over, and the message is finished here ([`parking`]).
 
+mod chains;
 mod commit;
 mod flow;
 mod model;
@@ -185,9 +186,11 @@ impl Engine {
             .into_iter()
             .map(|waiting| (waiting.offset, waiting));
         let parked = at.topic == self.subscription.retry_topic;
+        let sibling = self.sibling_of(&at);
         self.slots.push(Slot {
             at,
             taken_over: end,
+            sibling,
             tracker,
             lanes: Lanes::default(),
             retrying: BTreeMap::new(),
@@ -202,6 +205,9 @@ impl Engine {
         });
         let slot = SlotId(self.slots.len() - 1);
         self.live.push(slot);
+        if let Some(sibling) = sibling {
+            self.slots[sibling.0].sibling = Some(slot);
+        }
         slot
     }
 
@@ -255,6 +261,10 @@ impl Engine {
         }
         self.release_index(slot);
         self.live.retain(|live| *live != slot);
+        if let Some(sibling) = self.slots[slot.0].sibling.take() {
+            let back = &mut self.slots[sibling.0].sibling;
+            back.take_if(|back| *back == slot);
+        }
         // Partitions come and go for as long as the process lives: little may be left of each.
         let slot = &mut self.slots[slot.0];
         slot.tracker = OffsetTracker::new(Offset(0));
@@ -358,6 +368,10 @@ impl Engine {
             return;
         }
         let restored = slot.restored.remove(&offset);
+        if self.goes_on_elsewhere(slot_id, offset, restored) {
+            return self.complete(slot_id, offset);
+        }
+        let slot = &mut self.slots[slot_id.0];
         let bytes = record.byte_len();
         self.typical_bytes = (7 * self.typical_bytes + bytes) / 8;
         let (lane, phase) = match Event::from_record(record.clone()) {

@@ -161,6 +161,12 @@ impl ParkedIndex {
             .is_some_and(|held| held.offset == offset)
     }
 
+    /// Whether the message stands here at least as far along, or came to its end.
+    pub(crate) fn knows(&self, key: OriginKey, rank: Rank) -> bool {
+        let further = |held: &Held| held.rank >= rank;
+        self.held.get(&key).is_some_and(further) || self.ended.contains(&key)
+    }
+
     /// Messages that are known.
     pub(crate) fn len(&self) -> usize {
         self.held.len()

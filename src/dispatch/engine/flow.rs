@@ -239,6 +239,8 @@ impl Engine {
         self.complete(slot, offset);
         if let Some(key) = origin {
             self.end_entry(slot, key, offset, end);
+        } else if end == End::Ended {
+            self.end_chain(slot, offset);
         }
         self.forget(id);
     }

@@ -112,6 +112,8 @@ pub(super) struct Slot {
     pub(super) at: TopicPartition,
     /// The end of the partition when it was taken over: what comes after it no earlier owner had.
     pub(super) taken_over: Offset,
+    /// The other topic's slot for the partition with this number.
+    pub(super) sibling: Option<SlotId>,
     pub(super) tracker: OffsetTracker,
     pub(super) lanes: Lanes<MessageId>,
     /// Messages whose subscriber was called in vain, by offset: how often goes into the commits.

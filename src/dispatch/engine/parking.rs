@@ -53,9 +53,9 @@ pub(super) enum End {
 /// What a partition of the retry topic has besides what every partition has.
 #[derive(Debug)]
 pub(super) struct RetrySlot {
-    index: ParkedIndex,
+    pub(super) index: ParkedIndex,
     /// The end of the partition when it was taken over, until everything before it was read.
-    rebuild: Option<Offset>,
+    pub(super) rebuild: Option<Offset>,
     payloads: HashMap<Offset, Record>,
     payload_bytes: usize,
     /// Payloads are being read.
@@ -239,11 +239,14 @@ impl Engine {
     }
 
     fn index(&mut self, id: SlotId, offset: Offset, entry: &Entry, record: Record, now: Now) {
+        let key = OriginKey::of(&entry.origin);
+        if self.is_held(id, key, entry, &record, now) {
+            return self.complete(id, offset);
+        }
         let slot = &mut self.slots[id.0];
         let Some(retry) = &mut slot.retry else {
             return;
         };
-        let key = OriginKey::of(&entry.origin);
         let before = slot.restored.get(&offset).filter(|_| entry.phase == 0);
         let due = before.map_or(entry.due, |waiting| waiting.due.max(entry.due));
         if entry.redrive {

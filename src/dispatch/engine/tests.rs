@@ -685,9 +685,9 @@ impl World {
             let delivered = self.delivered.get(&id).copied().unwrap_or(0);
             assert!(delivered > 0 || self.kept.contains(&id), "{id} is nowhere");
             let forgotten = self.forgotten.get(&id).copied().unwrap_or(0);
-            // A message that was parked without that being committed is parked once more by its
-            // next owner. If the first record ends meanwhile and another crash follows, nobody
-            // remembers that it did: one attempt too many for each such pair of crashes.
+            // Who came to an end is remembered in memory only: of a message that was parked twice,
+            // by two owners that did not live to commit it, one record may end and the other go
+            // on after yet another crash. One attempt too many for each such pair of crashes.
             let pairs = self.crashes.saturating_sub(1);
             let allowed = self.subscription.delivery.retry + 1 + forgotten + pairs;
             let made = self.attempts.get(&id).copied().unwrap_or(0);
@@ -848,6 +848,72 @@ fn guarantee_7_nothing_parked_is_tried_before_the_index_is_rebuilt() {
     assert!(engine.next_work(time.now()).is_none());
     engine.record(slot, parked(1, 1_000), time.now());
     assert!(engine.next_work(time.now()).is_some());
+}
+
+/// An event that an earlier owner parked, without living to commit that, is one with its record,
+/// whichever is read first and wherever the event is by then.
+#[test]
+fn guarantee_4_an_event_that_was_parked_before_a_kill_does_not_go_on_in_two_places() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum When {
+        BeforeTheEvent,
+        BeforeTheAttempt,
+        AmidTheAttempt,
+        AfterTheEnd,
+    }
+    use When::{AfterTheEnd, AmidTheAttempt, BeforeTheAttempt, BeforeTheEvent};
+    for when in [
+        BeforeTheEvent,
+        BeforeTheAttempt,
+        AmidTheAttempt,
+        AfterTheEnd,
+    ] {
+        let subscription = subscription(Ordering::None, 3);
+        let (mut engine, mut time) = (engine(&subscription), Time::new());
+        let channel = engine.open(at(), Offset(0), Offset(1), None);
+        let retry = engine.open(retry_at(), Offset(0), Offset(1), None);
+        let mut made = 1;
+        if when == BeforeTheEvent {
+            engine.record(retry, parked(0, 700), time.now());
+        }
+        engine.record(channel, stored(0, None), time.now());
+        if when == BeforeTheAttempt {
+            engine.record(retry, parked(0, 700), time.now());
+            assert!(attempt(&mut engine, &time).is_none(), "it is not due");
+        }
+        if matches!(when, AmidTheAttempt | AfterTheEnd) {
+            let work = attempt(&mut engine, &time).unwrap();
+            if when == AmidTheAttempt {
+                engine.record(retry, parked(0, 700), time.now());
+            }
+            made += 1;
+            let result = if when == AfterTheEnd {
+                ok()
+            } else {
+                failure(true)
+            };
+            engine.attempted(work.id, result, time.now());
+            if when == AfterTheEnd {
+                engine.record(retry, parked(0, 700), time.now());
+            }
+        }
+        while let Some(due) = engine.next_due() {
+            time.advance_to(due);
+            while let Some(work) = engine.next_work(time.now()) {
+                match work {
+                    Work::Attempt(work) => {
+                        made += 1;
+                        engine.attempted(work.id, failure(true), time.now());
+                    }
+                    Work::Keep(work) => engine.kept(work.id, Ok(()), time.now()),
+                    other => panic!("{when:?}: {other:?}"),
+                }
+            }
+        }
+        assert_eq!(made, if when == AfterTheEnd { 2 } else { 4 }, "{when:?}");
+        let commits = engine.commits(&[channel, retry]);
+        assert!(commits.iter().all(|(_, commit)| commit.offset == Offset(1)));
+    }
 }
 
 #[test]
