@@ -225,13 +225,13 @@ pub(super) fn latency(buckets: &[Bucket], axis: Axis, now: UnixMillis) -> Markup
             figcaption {
                 b { "Duration" } " of attempts, log scale "
                 @for (name, class, of) in series {
-                    span.key { svg.k viewBox="0 0 10 10" aria-hidden="true" { path.line class=(class) d="M0 5h10" {} } " " (name) " " (shown(last(of))) }
+                    span.key { svg.k viewBox="0 0 10 10" aria-hidden="true" { path class={ "line " (class) } d="M0 5h10" {} } " " (name) " " (shown(last(of))) }
                 }
             }
             svg.chart viewBox="0 0 600 110" preserveAspectRatio="none" role="img" {
                 title { (said) }
                 path.base d="M0 109.5h600" {}
-                @for (_, class, of) in series { path.line class=(class) d=(line(buckets, axis, of, low, high)) {} }
+                @for (_, class, of) in series { path class={ "line " (class) } d=(line(buckets, axis, of, low, high)) {} }
             }
             (ends(axis, now))
         }
@@ -306,6 +306,7 @@ mod tests {
         assert!(!svg.contains("style="));
         let svg = latency(&buckets, axis, UnixMillis(120_000)).into_string();
         assert!(svg.contains("p95 12 ms"), "{svg}");
+        assert!(svg.contains("<path class=\"line l-95\" d=\"M"), "{svg}");
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
         let svg = latency(&[], axis, UnixMillis(120_000)).into_string();
         assert!(svg.contains("p95 –") && !svg.contains("NaN"));

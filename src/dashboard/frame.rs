@@ -159,10 +159,11 @@ fn symbols() -> Markup {
         ("bang", "M8 2l6.5 12h-13zM8 6v4M8 12v.5"),
         ("question", "M5 6a3 3 0 1 1 4 2.6c-.8.4-1 1-1 1.900M8 13v.5"),
         ("dash", "M3 8h10"),
+        ("copy", "M6 6h8v8H6zM3 10H2V2h8v1"),
         ("info", "M8 2a6 6 0 1 0 .01 0zM8 7.500v4M8 5v.5"),
     ];
     html! {
-        svg width="0" height="0" aria-hidden="true" focusable="false" {
+        svg.sheet width="0" height="0" aria-hidden="true" focusable="false" {
             @for (name, path) in stroke {
                 symbol id={ "i-" (name) } viewBox="0 0 16 16" {
                     path d=(path) fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round" {}

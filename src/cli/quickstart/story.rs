@@ -81,7 +81,7 @@ impl Story {
                     self.dead_letter(&letter)?;
                     if !advised {
                         advised = true;
-                        self.advise()?;
+                        self.advise(letter.event.attribute("id"))?;
                     }
                 }
                 else => return Ok(()),
@@ -194,13 +194,17 @@ impl Story {
         self.console.line(format_args!("{seconds:6.2} s  {text}"))
     }
 
-    fn advise(&self) -> Result<(), CliError> {
+    /// What to do next; `dead` is the event whose message ended.
+    fn advise(&self, dead: &str) -> Result<(), CliError> {
         let to = unless_default("--url", self.places.ingress, 8080);
         let admin = unless_default("--admin", self.places.admin, 8081);
         let manifest = self.places.manifest.display();
         let address = self.places.admin;
         self.console.text(&format!(
             "
+Look at it: what became of {dead} is at
+  http://{address}/messages?event_id={dead}
+and how everything is doing at http://{address}/
 Try next:
   levada send --channel orders --data '{{\"total\": 7}}'{to}
   levada send --channel orders --type order.flaky{to}

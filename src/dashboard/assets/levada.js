@@ -190,16 +190,14 @@
     if (!button) return;
     const text = $("[data-copy]", button.parentNode);
     const full = $(".full", text) || text;
-    const mark = button.firstChild;
     try {
       await navigator.clipboard.writeText(full.textContent);
-      mark.data = "✓";
+      button.classList.add("done");
       say("copied");
-    } catch (error) {
+    } catch (error) { // no clipboard but on this machine or over https
       getSelection().selectAllChildren(text);
-      mark.data = "⧉";
     }
-    setTimeout(() => { mark.data = "⧉"; }, 1500);
+    setTimeout(() => button.classList.remove("done"), 1500);
   });
   const help = $("#help"), letters = $("#letters");
   letters.checked = cookie("keys") !== "off";

@@ -83,14 +83,20 @@ impl Reader for Fake {
         &'a self,
         _: Option<&'a ResourceName>,
         span: Span,
-        _: u32,
+        step: u32,
     ) -> ReadFuture<'a, Vec<Bucket>> {
-        self.answer(vec![Bucket {
-            start: span.from,
-            ok: 2,
-            retryable: 1,
-            ..Bucket::default()
-        }])
+        let step = i64::from(step) * 60_000;
+        let starts = (span.from.0..span.to.0).step_by(usize::try_from(step).unwrap());
+        let bucket = |(index, start): (u64, i64)| Bucket {
+            start: UnixMillis(start),
+            ok: 200 - index * 3,
+            retryable: index * 2,
+            permanent: index / 10,
+            p50_ms: Some(12.0),
+            p95_ms: Some(40.0 + index as f64 * 30.0),
+            p99_ms: Some(90.0 + index as f64 * 90.0),
+        };
+        self.answer((0..).zip(starts).take(60).map(bucket).collect())
     }
 
     fn reasons<'a>(&'a self, _: &'a ResourceName, span: Span) -> ReadFuture<'a, Vec<ReasonCount>> {

@@ -8,7 +8,7 @@ use super::message::{copy, event, head, tabs};
 use crate::clock::UnixMillis;
 use crate::dashboard::body::{self, Mode};
 use crate::dashboard::curl;
-use crate::dashboard::frame::{Nav, View};
+use crate::dashboard::frame::{Nav, View, trouble};
 use crate::dashboard::ladder::{heading, mark, outcome};
 use crate::dashboard::query::Query;
 use crate::dashboard::{Dashboard, words};
@@ -25,12 +25,13 @@ pub(in crate::dashboard) async fn view(
     let Some(story) = dashboard.ask(|journal| journal.story(id)).await? else {
         return Ok(None);
     };
-    let event = event(dashboard, &story.message).await.ok().flatten();
+    let event = event(dashboard, &story.message).await;
     let body = html! {
         div data-live="head" { (head(&story, query, now)) }
         (tabs(&story, true))
         h2.quiet { "Requests and answers, newest first" }
-        div data-live="logs" { (logs(&story, event.as_ref(), now)) }
+        @if let Err(error) = &event { (trouble("the event in the log", error, now)) }
+        div data-live="logs" { (logs(&story, event.as_ref().ok().and_then(Option::as_ref), now)) }
     };
     let title = format!("logs - {}", story.message.event.id);
     Ok(Some(View::new(Nav::Messages, title, 1000, body)))
@@ -111,7 +112,7 @@ fn request_body(body: Option<&[u8]>, log: &StoredLog) -> Markup {
     html! {
         @match body {
             None if log.kind == LogKind::StatusCheck => {}
-            None => p.hint { "The event is no longer in the log." },
+            None => p.hint { "The body is that of the event, which is not at hand." },
             Some([]) => p.hint { "no body" },
             Some(body) => details data-key={ "body-" (log.number) } {
                 summary { "Body " (words::grouped(body.len() as u64)) " bytes" }

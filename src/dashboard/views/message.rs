@@ -130,7 +130,7 @@ fn numbered(message: &Message) -> Markup {
 
 /// The button that copies what stands beside it.
 pub(in crate::dashboard) fn copy() -> Markup {
-    html! { button.copy.js type="button" title="Copy" { "⧉" span.quiet { " Copy" } } }
+    html! { button.copy.js type="button" title="Copy" { (words::icon("copy", "slate")) span.quiet { "Copy" } } }
 }
 
 pub(in crate::dashboard) fn tabs(story: &Story, logs: bool) -> Markup {
