@@ -20,7 +20,7 @@ mod retry_record;
 mod start;
 mod supervisor;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod timers;
 mod tools;
 

@@ -4,8 +4,10 @@
 //! changes in batches, off the path of delivery, and never holds delivery up. The admin port and
 //! the dashboard read it through [`Reader`].
 
+mod mask;
 mod model;
 mod read;
+pub mod sqlite;
 
 pub use model::{
     Change, DeliveryLog, FinalReason, LogError, LogKind, LogRequest, LogResponse, MessageKey,

@@ -36,6 +36,28 @@ impl MessageId {
         }
     }
 
+    /// The same as numbers: what stands for uid and topic, partition, offset.
+    #[must_use]
+    pub fn parts(self) -> (u64, i32, i64) {
+        (self.scope, self.partition.0, self.offset.0)
+    }
+
+    /// The id with these [`parts`](Self::parts).
+    #[must_use]
+    pub fn from_parts((scope, partition, offset): (u64, i32, i64)) -> Self {
+        Self {
+            scope,
+            partition: Partition(partition),
+            offset: Offset(offset),
+        }
+    }
+
+    /// The offset in the channel topic.
+    #[must_use]
+    pub fn offset(self) -> Offset {
+        self.offset
+    }
+
     /// The partition of the channel topic.
     #[must_use]
     pub fn partition(self) -> Partition {

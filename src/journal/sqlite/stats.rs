@@ -1,0 +1,90 @@
+//! Attempts counted by minute, so that charts never touch messages.
+
+use std::collections::HashMap;
+
+use rusqlite::{Transaction, params};
+
+use super::codes;
+use crate::journal::{DeliveryLog, LogKind};
+
+/// So much of an answer is shown as a sample, in bytes.
+const SAMPLE: usize = 200;
+
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    sub: i64,
+    minute: i64,
+    outcome: i64,
+    reason: i64,
+    bucket: i64,
+}
+
+/// What a batch adds.
+#[derive(Default)]
+pub(super) struct Stats {
+    counts: HashMap<Key, i64>,
+    samples: HashMap<(i64, i64), (i64, String)>,
+}
+
+impl Stats {
+    /// Counts an attempt on the subscriber. `reason` is the number of its name, 0 for a success.
+    pub(super) fn count(&mut self, sub: i64, reason: i64, log: &DeliveryLog) {
+        if log.kind != LogKind::Attempt || log.phase != "subscriber" {
+            return;
+        }
+        let outcome = match (&log.reason, log.retryable) {
+            (None, _) => 0,
+            (Some(_), true) => 1,
+            (Some(_), false) => 2,
+        };
+        let micros = u64::try_from(log.duration.as_micros()).unwrap_or(u64::MAX);
+        let key = Key {
+            sub,
+            minute: log.started.0.div_euclid(60_000),
+            outcome,
+            reason,
+            bucket: codes::bucket(micros),
+        };
+        *self.counts.entry(key).or_default() += 1;
+        if outcome > 0 {
+            self.samples
+                .insert((sub, reason), (log.started.0, sample(log)));
+        }
+    }
+
+    pub(super) fn write(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let mut statement = transaction.prepare_cached(
+            "insert into stat values (?, ?, ?, ?, ?, ?)
+             on conflict (sub, minute, outcome, reason, bucket) do update set n = n + excluded.n",
+        )?;
+        for (key, count) in &self.counts {
+            statement.execute([
+                key.sub,
+                key.minute,
+                key.outcome,
+                key.reason,
+                key.bucket,
+                *count,
+            ])?;
+        }
+        let mut statement =
+            transaction.prepare_cached("insert or replace into sample values (?, ?, ?, ?)")?;
+        for ((sub, reason), (at, text)) in &self.samples {
+            statement.execute(params![sub, reason, at, text])?;
+        }
+        Ok(())
+    }
+}
+
+/// The beginning of the answer, or the error in words.
+fn sample(log: &DeliveryLog) -> String {
+    let answer = log.response.as_ref().map(|answer| {
+        let body = &answer.body[..answer.body.len().min(SAMPLE)];
+        String::from_utf8_lossy(body).into_owned()
+    });
+    let error = || log.error.as_ref().map(|error| error.message.clone());
+    answer
+        .filter(|text| !text.is_empty())
+        .or_else(error)
+        .unwrap_or_default()
+}
