@@ -7,9 +7,11 @@
 mod answer;
 mod dead_letters;
 mod guard;
+mod page;
 mod query;
 mod routes;
 mod server;
+mod sessions;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -107,6 +109,7 @@ pub struct AdminState {
     settings: Settings,
     dead_letters: Option<DeadLetters>,
     dashboard: Option<Dashboard>,
+    sessions: sessions::Sessions,
 }
 
 impl std::fmt::Debug for AdminState {
@@ -127,6 +130,7 @@ impl AdminState {
             settings,
             dead_letters: None,
             dashboard: None,
+            sessions: sessions::Sessions::default(),
         }
     }
 

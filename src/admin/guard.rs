@@ -120,7 +120,7 @@ fn check_token(token: &str, headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Compares in a time that tells nothing of where the two differ.
-fn equal(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn equal(a: &[u8], b: &[u8]) -> bool {
     let differences = a.iter().zip(b).fold(0, |all, (x, y)| all | (x ^ y));
     a.len() == b.len() && differences == 0
 }

@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
 use super::guard::Refusal;
-use super::{AdminState, dead_letters, guard};
-use crate::dashboard::Dashboard;
+use super::{AdminState, dead_letters, guard, page};
 use crate::dead_letters::Command;
 
 /// How large the body of a request may be.
@@ -104,14 +103,16 @@ impl<'a> Route<'a> {
 pub(super) async fn handle(state: &AdminState, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
     let guarded = guard::check(&state.settings, &parts.method, &parts.uri, &parts.headers);
-    if let Err(refusal) = guarded {
-        return answer::problem(refusal.status, &refusal.detail);
-    }
+    let body = match guarded {
+        Ok(()) => body,
+        Err(refusal) => match page::let_in(state, refusal, &parts, body).await {
+            Ok(body) => body,
+            Err(answer) => return answer,
+        },
+    };
     let Some(route) = Route::parse(parts.uri.path()) else {
-        if let Some(dashboard) = &state.dashboard
-            && Dashboard::owns(parts.uri.path())
-        {
-            return page(dashboard, &parts, body).await;
+        if let Some(answer) = page::answer(state, &parts, body).await {
+            return answer;
         }
         let detail = format!("there is nothing at {}", parts.uri.path());
         return answer::problem(StatusCode::NOT_FOUND, &detail);
@@ -130,22 +131,6 @@ pub(super) async fn handle(state: &AdminState, request: Request<Incoming>) -> An
             .await
             .unwrap_or_else(|refusal| answer::problem(refusal.status, &refusal.detail)),
     }
-}
-
-/// Answers for the operator's page.
-async fn page(dashboard: &Dashboard, parts: &http::request::Parts, body: Incoming) -> Answer {
-    let body = match parts.method {
-        Method::GET | Method::HEAD => Bytes::new(),
-        Method::POST => match whole(body).await {
-            Ok(body) => body,
-            Err(refusal) => return dashboard.refused(refusal.status, &refusal.detail),
-        },
-        _ => return answer::method_not_allowed("GET, HEAD, POST"),
-    };
-    let (path, query) = (parts.uri.path(), parts.uri.query());
-    dashboard
-        .answer(&parts.method, path, query, &parts.headers, &body)
-        .await
 }
 
 fn refuse_method(route: &Route<'_>, method: &Method) -> Option<Answer> {
@@ -188,7 +173,7 @@ async fn dead_letters(
 }
 
 /// The body of a request.
-async fn whole(body: Incoming) -> Result<Bytes, Refusal> {
+pub(super) async fn whole(body: Incoming) -> Result<Bytes, Refusal> {
     let limited = Limited::new(body, MAX_BODY).collect();
     match tokio::time::timeout(BODY_TIMEOUT, limited).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),

@@ -193,3 +193,76 @@ async fn it_is_not_opened_to_others_by_accident() {
     );
     assert!(serve(listener, state, &Tasks::new()).is_err());
 }
+
+#[tokio::test]
+async fn a_browser_signs_in_with_the_token() {
+    let settings = Settings {
+        token: Secret::new("s3cret"),
+        ..Settings::default()
+    };
+    let view: Arc<dyn AdminView> = Arc::new(View { log_is_up: true });
+    let clock = crate::clock::Clock::system();
+    let (_publish, snapshots) = tokio::sync::watch::channel(Arc::default());
+    let registry = Registry::new();
+    let watch = crate::health::Watch::new(registry.clone(), Arc::clone(&view), clock.clone());
+    let dashboard = Dashboard::new(crate::dashboard::Parts {
+        view: Arc::clone(&view),
+        watch,
+        snapshots,
+        journal: None,
+        dead_letters: None,
+        log: None,
+        actions: None,
+        clock,
+        node: "a".into(),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tasks = Tasks::new();
+    let state = AdminState::new(view, registry, settings).with_dashboard(dashboard);
+    let address = serve(listener, state, &tasks).unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let ask = |method: &str, path: &str, cookie: &str, body: &'static str| {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("http://{address}{path}"))
+            .header("cookie", cookie)
+            .body(http_body_util::Full::<bytes::Bytes>::from(body))
+            .unwrap();
+        client.request(request)
+    };
+    let first = ask("GET", "/messages?a=b", "", "").await.unwrap();
+    assert_eq!(first.status(), 303);
+    assert_eq!(
+        first.headers()["location"],
+        "/sign-in?to=%2Fmessages%3Fa%3Db"
+    );
+    assert_eq!(ask("GET", "/sign-in", "", "").await.unwrap().status(), 200);
+    let wrong = ask("POST", "/sign-in", "", "token=x").await.unwrap();
+    assert_eq!(wrong.status(), 401);
+    let right = ask("POST", "/sign-in", "", "token=s3cret&to=%2Fmessages")
+        .await
+        .unwrap();
+    assert_eq!(
+        (right.status().as_u16(), &right.headers()["location"]),
+        (303, &"/messages".parse().unwrap())
+    );
+    let cookie = right.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(cookie.contains("HttpOnly; SameSite=Strict"));
+    let cookie = cookie.split(';').next().unwrap();
+    assert_eq!(ask("GET", "/", cookie, "").await.unwrap().status(), 200);
+    assert_eq!(
+        ask("GET", "/v1/channels", cookie, "")
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    assert_eq!(
+        ask("GET", "/v1/channels", "", "").await.unwrap().status(),
+        401
+    );
+    assert_eq!(
+        ask("POST", "/messages", "", "").await.unwrap().status(),
+        401
+    );
+}

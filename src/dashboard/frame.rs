@@ -43,15 +43,7 @@ pub(super) fn page(dashboard: &Dashboard, view: &View, now: UnixMillis) -> Marku
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (plain(&view.title)) " - Levada" }
-                link rel="stylesheet" href=(assets::STYLE.path());
-                link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath d='M2 4q6 0 6 4t6 4' fill='none' stroke='%231D4ED8' stroke-width='3'/%3E%3C/svg%3E";
-                script src=(assets::SCRIPT.path()) defer {}
-            }
+            (head(view, true))
             body data-every=(view.every) {
                 (symbols())
                 a.skip href="#main" { "Skip to content" }
@@ -62,6 +54,31 @@ pub(super) fn page(dashboard: &Dashboard, view: &View, now: UnixMillis) -> Marku
                 p #said.quiet role="status" aria-live="polite" {}
                 (help())
             }
+        }
+    }
+}
+
+fn head(view: &View, script: bool) -> Markup {
+    html! {
+        head {
+        meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            title { (plain(&view.title)) " - Levada" }
+            link rel="stylesheet" href=(assets::STYLE.path());
+            link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath d='M2 4q6 0 6 4t6 4' fill='none' stroke='%231D4ED8' stroke-width='3'/%3E%3C/svg%3E";
+            @if script { script src=(assets::SCRIPT.path()) defer {} }
+        }
+    }
+}
+
+/// A page that tells nothing of what stands behind it.
+pub(super) fn bare(view: &View) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            (head(view, false))
+            body { main #main { p.brand { "Levada" } (view.body) } }
         }
     }
 }

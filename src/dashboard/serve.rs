@@ -5,13 +5,13 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH,
-    LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    LOCATION, REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use maud::Markup;
 
-use super::frame::{View, page};
+use super::frame::{View, bare, page};
 use super::query::{Query, encode};
 use super::views::messages::Found;
 use super::views::{
@@ -248,11 +248,55 @@ impl Dashboard {
         framed(view.status, "text/html; charset=utf-8", html)
     }
 
+    /// The form to sign in with.
+    #[must_use]
+    pub fn sign_in(&self, query: Option<&str>, wrong: bool) -> Answer {
+        let query = Query::parse(query.unwrap_or_default());
+        let view = missing::sign_in(own(query.get("to")), wrong);
+        framed(
+            view.status,
+            "text/html; charset=utf-8",
+            bare(&view).into_string(),
+        )
+    }
+
+    /// Sends a browser to the form, and back to `wanted` afterwards.
+    #[must_use]
+    pub fn sign_in_first(&self, wanted: &str) -> Answer {
+        see_other(&Query::default().with("to", wanted).at("/sign-in"))
+    }
+
+    /// Takes the form: a session for a token that fits.
+    pub fn signed_in(
+        &self,
+        form: &[u8],
+        fits: impl Fn(&str) -> bool,
+        begin: impl FnOnce() -> String,
+    ) -> Answer {
+        let form = Query::parse(&String::from_utf8_lossy(form));
+        if !form.get("token").is_some_and(fits) {
+            let to = form.get("to").unwrap_or_default();
+            return self.sign_in(Some(&format!("to={}", encode(to))), true);
+        }
+        let mut answer = see_other(own(form.get("to")));
+        if let Ok(cookie) = HeaderValue::from_str(&begin()) {
+            answer.headers_mut().insert(SET_COOKIE, cookie);
+        }
+        answer
+    }
+
     /// A refusal as a page, for a browser.
     #[must_use]
     pub fn refused(&self, status: StatusCode, why: &str) -> Answer {
         self.plain(&missing::failed(status, why))
     }
+}
+
+/// An address of this page, and of no other.
+fn own(address: Option<&str>) -> &str {
+    let is_own =
+        |address: &&str| address.starts_with('/') && !address[1..].starts_with(['/', '\\']);
+    address.filter(is_own).unwrap_or("/")
 }
 
 enum Searched {
@@ -355,6 +399,19 @@ mod tests {
             fingerprint(&page("2 s ago", "x")),
             fingerprint(&page("2 s ago", "y"))
         );
+    }
+
+    #[test]
+    fn nobody_is_sent_elsewhere_after_signing_in() {
+        assert_eq!(own(Some("/messages?a=b")), "/messages?a=b");
+        for other in [
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "",
+        ] {
+            assert_eq!(own(Some(other)), "/", "{other}");
+        }
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn row(name: &ResourceName, group: &Group, choose: bool, now: UnixMillis) -> Mar
             td data-l="Types" { @for kind in &group.types { (words::id(kind)) " " } @if group.more_types { "…" } }
             td data-l="First seen" { (words::time(group.first, now)) }
             td data-l="Last seen" { (words::time(group.last, now)) " " (words::ago(group.last, now)) }
-            td data-l="Sample" { @if group.sample.is_empty() { "(no answer)" } @else { (words::id(&group.sample)) } }
+            td data-l="Sample" { @if group.sample.is_empty() { @if group.reason.starts_with("http_") { "(empty body)" } @else { "(no answer)" } } @else { (words::id(&group.sample)) } }
         }
     }
 }

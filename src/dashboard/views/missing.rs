@@ -60,3 +60,28 @@ pub(in crate::dashboard) fn failed(status: StatusCode, what: &str) -> View {
         ..View::new(Nav::None, "failed", 0, body)
     }
 }
+
+/// The form for the token; `to` is where to go then.
+pub(in crate::dashboard) fn sign_in(to: &str, wrong: bool) -> View {
+    let body = html! {
+        h1 { "Sign in" }
+        @if wrong { p.trouble role="alert" { "This is not the token." } }
+        form method="post" action="/sign-in" {
+            input type="hidden" name="to" value=(to);
+            div.fields {
+                label { "Token of the admin port " input type="password" name="token" autocomplete="current-password" required autofocus; }
+                button.main { "Sign in" }
+            }
+            p.hint { "It is the value of LEVADA_ADMIN_TOKEN, or admin.token, of this node." }
+        }
+    };
+    let status = if wrong {
+        StatusCode::UNAUTHORIZED
+    } else {
+        StatusCode::OK
+    };
+    View {
+        status,
+        ..View::new(Nav::None, "sign in", 0, body)
+    }
+}

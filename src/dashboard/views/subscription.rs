@@ -217,7 +217,7 @@ fn why(name: &ResourceName, reasons: &[ReasonCount], span: &str, now: UnixMillis
                         td.n data-l="Attempts" { (words::number(one.attempts)) }
                         td data-l="First seen" { (words::time(one.first, now)) }
                         td data-l="Last seen" { (words::time(one.last, now)) " " (words::ago(one.last, now)) }
-                        td data-l="Sample" { @if one.sample.is_empty() { "(no answer)" } @else { (words::id(&one.sample)) } }
+                        td data-l="Sample" { @if one.sample.is_empty() { @if one.reason.starts_with("http_") { "(empty body)" } @else { "(no answer)" } } @else { (words::id(&one.sample)) } }
                     }
                 }
             }
