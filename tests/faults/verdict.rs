@@ -189,7 +189,7 @@ impl Facts {
         self.messages().map(beyond).sum()
     }
 
-    /// Every 200 after another, and why: the last thing that befell the process that got the first.
+    /// Every 200 after another, and why: what befell the process that got the first, or everybody.
     fn repeats(&self) -> Vec<(&'static str, (Ordering, u32))> {
         let mut repeats = Vec::new();
         for (ordering, number) in self.messages().filter(|(_, n)| self.copies(*n) == 1) {
@@ -205,18 +205,17 @@ impl Facts {
         let between = |fault: &&Fault| {
             fault.from <= second.arrived && first.answered <= fault.until + DETECTED
         };
-        let mut faults: Vec<_> = self.faults.iter().filter(between).collect();
-        faults.sort_by_key(|fault| fault.from);
-        let cause = |fault: &&Fault| match fault.kind {
-            Kind::Kill(life) if life == first.life => Some("kill"),
-            Kind::Freeze(life) if life == first.life => Some("freeze"),
-            Kind::Drain(life) if life == first.life => Some("drain"),
-            Kind::Log => Some("kafka"),
-            Kind::Rebalance => Some("rebalance"),
+        let lives = [first.life, second.life];
+        let cause = |fault: &Fault| match fault.kind {
+            Kind::Kill(life) if life == first.life => Some((0, "kill")),
+            Kind::Freeze(life) if lives.contains(&life) => Some((1, "freeze")),
+            Kind::Log => Some((2, "kafka")),
+            Kind::Drain(life) if life == first.life => Some((3, "drain")),
+            Kind::Rebalance => Some((4, "rebalance")),
             _ => None,
         };
-        let own = faults.iter().rev().find_map(cause);
-        own.unwrap_or("other")
+        let faults = self.faults.iter().filter(between);
+        faults.filter_map(cause).min().map_or("other", |it| it.1)
     }
 
     /// What each kill of a dispatcher cost.
