@@ -50,6 +50,9 @@ struct Arguments {
     /// Half a minute in place of a full run.
     #[arg(long)]
     short: bool,
+    /// Leave Kafka alone: what kills of dispatchers and rebalances cost by themselves.
+    #[arg(long)]
+    spare_kafka: bool,
     /// So many minutes in place of a full run.
     #[arg(long, value_name = "MINUTES", conflicts_with = "short")]
     long: Option<u32>,
@@ -75,7 +78,10 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| rand::random_range(1..1_000_000));
     let mut rows = Vec::new();
     for number in 0..arguments.runs {
-        let plan = Plan::new(arguments.log, size, first + number);
+        let mut plan = Plan::new(arguments.log, size, first + number);
+        if arguments.spare_kafka {
+            plan.tracks.truncate(1);
+        }
         println!(
             "run {} of {} on {:?}: seed {}, {} events at {}/s, {} faults",
             number + 1,

@@ -33,7 +33,7 @@ use crate::script::{ORDERINGS, Ordering, RETRY, Script};
 
 const MS: Moment = 1_000_000;
 /// Commits are 100 ms apart; the rest is for a commit to get through on a busy machine.
-const UNCOMMITTED: Moment = 500 * MS;
+const UNCOMMITTED: Moment = 1_000 * MS;
 /// How long it takes until members are back at work, or know that they are none any more.
 const DETECTED: Moment = 3_000 * MS;
 /// Findings of a kind that are told in full.
