@@ -7,6 +7,7 @@
 mod answer;
 mod dead_letters;
 mod guard;
+mod messages;
 mod page;
 mod query;
 mod routes;
@@ -20,6 +21,7 @@ use prometheus::Registry;
 use serde::Serialize;
 use serde_json::Value;
 
+pub use messages::Messages;
 pub use server::{ServeError, serve};
 
 use crate::config::Secret;
@@ -108,6 +110,7 @@ pub struct AdminState {
     registry: Registry,
     settings: Settings,
     dead_letters: Option<DeadLetters>,
+    messages: Option<Messages>,
     dashboard: Option<Dashboard>,
     sessions: sessions::Sessions,
 }
@@ -129,8 +132,18 @@ impl AdminState {
             registry,
             settings,
             dead_letters: None,
+            messages: None,
             dashboard: None,
             sessions: sessions::Sessions::default(),
+        }
+    }
+
+    /// The same with what became of messages.
+    #[must_use]
+    pub fn with_messages(self, messages: Messages) -> Self {
+        Self {
+            messages: Some(messages),
+            ..self
         }
     }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::admin::{self, AdminState, AdminView, ReadinessCheck};
+use crate::admin::{self, AdminState, AdminView, Messages, ReadinessCheck};
 use crate::clock::Clock;
 use crate::config::{Config, Role};
 use crate::dashboard::{self, Dashboard};
@@ -33,6 +33,8 @@ use probe::LogProbe;
 pub use start::StartError;
 pub(crate) use start::{embedded_dir, open_log};
 
+/// How long the journal gets to write what is queued.
+const JOURNAL_CLOSE: Duration = Duration::from_secs(5);
 /// How long the ingress gets to answer what it has taken, beyond the time of an append.
 const INGRESS_GRACE: Duration = Duration::from_secs(2);
 
@@ -110,6 +112,11 @@ impl App {
         let watching = tasks.child();
         let serving = tasks.child();
         let metrics = start::metrics()?;
+        let start::Journal {
+            recorder,
+            reader,
+            writer,
+        } = start::journal(&self.config, self.node.id(), &self.clock, &metrics)?;
         let board = Board::new(self.clock.clone());
         let probe = LogProbe::new(Arc::clone(&self.log));
         let snapshots = Registry::load_and_watch(
@@ -136,11 +143,18 @@ impl App {
         let view: Arc<dyn AdminView> = Arc::new(view);
         let health = Watch::new(metrics.clone(), Arc::clone(&view), self.clock.clone());
         watching.spawn("health", health.clone().run(watching.stop_signal()));
+        let messages = Messages {
+            reader: reader.clone(),
+            log: Arc::clone(&self.log),
+            snapshots: snapshots.clone(),
+            watch: health.clone(),
+            clock: self.clock.clone(),
+        };
         let dashboard = Dashboard::new(dashboard::Parts {
             view: Arc::clone(&view),
             watch: health,
             snapshots: snapshots.clone(),
-            journal: None,
+            journal: reader,
             dead_letters: Some(dead_letters.clone()),
             log: Some(Arc::clone(&self.log)),
             actions: None,
@@ -150,7 +164,8 @@ impl App {
         watching.spawn("dashboard", dashboard.clone().run(watching.stop_signal()));
         let state = AdminState::new(view, metrics.clone(), self.config.admin.clone())
             .with_dead_letters(dead_letters)
-            .with_dashboard(dashboard);
+            .with_dashboard(dashboard)
+            .with_messages(messages);
         admin::serve(self.admin, state, &serving).map_err(StartError::from)?;
         if let Some(listener) = self.ingress {
             let routes = Arc::new(ArcSwap::from_pointee(routes(&snapshots.borrow())));
@@ -173,6 +188,7 @@ impl App {
                 log: Arc::clone(&self.log),
                 deliver: Client::new(start::delivery_settings(&self.config), self.clock.clone()),
                 clock: self.clock.clone(),
+                journal: recorder.clone(),
                 settings: settings.clone(),
             }),
             Topics::new(Arc::clone(&self.log), start::max_event_bytes(&self.config)),
@@ -206,6 +222,9 @@ impl App {
         drain(&receiving, append, "ingress").await;
         drain(&redriving, Duration::from_secs(5), "redrives").await;
         drain(&dispatching, drain_limit(&settings), "dispatch").await;
+        if let Some(writer) = writer {
+            recorder.close(writer, JOURNAL_CLOSE).await;
+        }
         drain(&watching, Duration::from_secs(5), "watchers").await;
         if let Err(error) = self.log.close(Duration::from_secs(5)).await {
             tracing::warn!(%error, "the log did not close in order");

@@ -57,6 +57,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// Names of topics and groups.
     pub names: NamesConfig,
+    /// What became of messages.
+    pub journal: JournalConfig,
     /// The admin port.
     pub admin: admin::Settings,
     /// Diagnostics.
@@ -114,6 +116,36 @@ pub struct NamesConfig {
     pub group: String,
 }
 
+/// What is kept of messages and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// Where.
+    pub store: JournalStore,
+    /// How long.
+    pub retention: Duration,
+    /// How much, in bytes.
+    pub max_bytes: usize,
+}
+
+/// Where the journal is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalStore {
+    /// In SQLite files under the data directory.
+    Sqlite,
+    /// Nowhere.
+    Off,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self {
+            store: JournalStore::Sqlite,
+            retention: Duration::from_secs(7 * 86_400),
+            max_bytes: 20 * 1024 * MIB,
+        }
+    }
+}
+
 const MIB: usize = 1024 * 1024;
 
 impl Default for Config {
@@ -132,6 +164,7 @@ impl Default for Config {
             delivery: DeliveryConfig::default(),
             memory: MemoryConfig::default(),
             names: NamesConfig::default(),
+            journal: JournalConfig::default(),
             admin: admin::Settings::default(),
             log: telemetry::Settings::default(),
         }
@@ -211,6 +244,7 @@ impl Config {
             ("memory.in-flight-bytes", self.memory.in_flight_bytes),
             ("memory.fetch-bytes", self.memory.fetch_bytes),
             ("parked-index-bytes", self.memory.parked_index_bytes),
+            ("journal.max-bytes", self.journal.max_bytes),
         ];
         let times = [
             ("append-timeout", self.ingress.append_timeout),

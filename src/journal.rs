@@ -7,7 +7,9 @@
 mod mask;
 mod model;
 mod read;
+mod recorder;
 pub mod sqlite;
+pub mod transitions;
 
 pub use model::{
     Change, DeliveryLog, FinalReason, LogError, LogKind, LogRequest, LogResponse, MessageKey,
@@ -17,3 +19,4 @@ pub use read::{
     Bucket, Cursor, EventFacts, Filter, Gap, JournalError, Message, Page, PageRequest, Reach,
     ReadFuture, Reader, ReasonCount, Span, StoredLog, StoredStatus, Story,
 };
+pub use recorder::{Bounds, Recorder, Ticket, Writer};

@@ -7,6 +7,15 @@ pub(super) struct Query(Vec<(String, String)>);
 impl Query {
     /// Reads `a=b&c=d`; every name must be one of `known`, once.
     pub(super) fn parse(query: &str, known: &[&str]) -> Result<Self, String> {
+        Self::parse_repeated(query, known, &[])
+    }
+
+    /// The same, where some may be there several times.
+    pub(super) fn parse_repeated(
+        query: &str,
+        known: &[&str],
+        repeated: &[&str],
+    ) -> Result<Self, String> {
         let mut all: Vec<(String, String)> = Vec::new();
         for part in query.split('&').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
@@ -17,12 +26,19 @@ impl Query {
                     "there is no parameter {name:?} here; there are {known}"
                 ));
             }
-            if all.iter().any(|(other, _)| *other == name) {
+            let again = all.iter().any(|(other, _)| *other == name);
+            if again && !repeated.contains(&name.as_str()) {
                 return Err(format!("{name} is there twice"));
             }
             all.push((name, value));
         }
         Ok(Self(all))
+    }
+
+    /// Every value of a parameter.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let its = self.0.iter().filter(move |(known, _)| known == name);
+        its.map(|(_, value)| value.as_str())
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {

@@ -33,6 +33,19 @@ enum Route<'a> {
     StartRedrive(Named<'a>),
     Redrive(&'a str),
     CommandRedrive(&'a str, Command),
+    Told(Told<'a>),
+}
+
+/// What is told of messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told<'a> {
+    List,
+    One(&'a str),
+    Content(&'a str),
+    Events(&'a str),
+    Logs(&'a str),
+    Stats(Named<'a>),
+    Health,
 }
 
 /// Namespace and name.
@@ -90,6 +103,18 @@ impl<'a> Route<'a> {
             ["v1", "subscriptions", namespace, name, "dead-letters", id] => {
                 Some(Self::DeadLetter((namespace, name), id))
             }
+            ["v1", "subscriptions", namespace, name, "stats"] => {
+                Some(Self::Told(Told::Stats((namespace, name))))
+            }
+            ["v1", "health"] => Some(Self::Told(Told::Health)),
+            ["v1", "messages"] => Some(Self::Told(Told::List)),
+            ["v1", "messages", id] => Some(Self::Told(Told::One(id))),
+            ["v1", "messages", id, part] => Some(Self::Told(match part {
+                "content" => Told::Content(id),
+                "events" => Told::Events(id),
+                "delivery_logs" => Told::Logs(id),
+                _ => return None,
+            })),
             ["v1", word] => kind(word).map(Self::List),
             ["v1", word, namespace, name] => {
                 kind(word).map(|kind| Self::One(kind, namespace, name))
@@ -127,6 +152,9 @@ pub(super) async fn handle(state: &AdminState, request: Request<Incoming>) -> An
         Route::Problems => answer::list(state.view.problems()),
         Route::List(kind) => answer::list(resources(state, kind)),
         Route::One(kind, namespace, name) => one(state, kind, namespace, name),
+        Route::Told(told) => messages(state, told, parts.uri.query())
+            .await
+            .unwrap_or_else(|refusal| answer::problem(refusal.status, &refusal.detail)),
         route => dead_letters(state, route, parts.uri.query(), body)
             .await
             .unwrap_or_else(|refusal| answer::problem(refusal.status, &refusal.detail)),
@@ -142,6 +170,24 @@ fn refuse_method(route: &Route<'_>, method: &Method) -> Option<Answer> {
         _ => false,
     };
     (!fits).then(|| answer::method_not_allowed(allowed))
+}
+
+async fn messages(
+    state: &AdminState,
+    told: Told<'_>,
+    query: Option<&str>,
+) -> Result<Answer, Refusal> {
+    let nothing = || guard::refuse(StatusCode::NOT_FOUND, "this node tells of no messages");
+    let messages = state.messages.as_ref().ok_or_else(nothing)?;
+    match told {
+        Told::List => messages.list(query).await,
+        Told::One(id) => messages.one(id).await,
+        Told::Content(id) => messages.content(id).await,
+        Told::Events(id) => messages.events(id).await,
+        Told::Logs(id) => messages.logs(id).await,
+        Told::Stats(name) => messages.stats(name, query).await,
+        Told::Health => Ok(messages.health().await),
+    }
 }
 
 async fn dead_letters(
@@ -168,6 +214,7 @@ async fn dead_letters(
         | Route::Metrics
         | Route::Problems
         | Route::List(_)
+        | Route::Told(_)
         | Route::One(..) => Err(nothing()),
     }
 }

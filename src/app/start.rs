@@ -11,7 +11,9 @@ use tokio::net::TcpListener;
 
 use crate::admin::ServeError;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, JournalStore, Role};
+use crate::journal::sqlite::{Limits, Store};
+use crate::journal::{Bounds, Reader, Recorder, Writer};
 use crate::log::embedded::{self, EmbeddedLog};
 use crate::log::kafka::{self, GroupProtocol, KafkaLog};
 use crate::log::{EventLog, LogError};
@@ -57,6 +59,9 @@ pub enum StartError {
     /// The admin port is refused.
     #[error(transparent)]
     Admin(#[from] ServeError),
+    /// The journal cannot be opened.
+    #[error("{0}; mend it, or start with --journal-store off")]
+    Journal(#[from] crate::journal::sqlite::StoreError),
     /// A template for names is refused.
     #[error(transparent)]
     Names(#[from] TemplateError),
@@ -164,6 +169,42 @@ pub(super) fn metrics() -> Result<prometheus::Registry, StartError> {
         prometheus::process_collector::ProcessCollector::for_self(),
     ))?;
     Ok(metrics)
+}
+
+/// The journal's ends: where it is told, where it is asked, and its thread.
+pub(super) struct Journal {
+    pub(super) recorder: Recorder,
+    pub(super) reader: Option<Arc<dyn Reader>>,
+    pub(super) writer: Option<Writer>,
+}
+
+/// Opens the journal that the configuration names, on a node that delivers.
+pub(super) fn journal(
+    config: &Config,
+    node: &str,
+    clock: &Clock,
+    metrics: &prometheus::Registry,
+) -> Result<Journal, StartError> {
+    if config.journal.store == JournalStore::Off || !config.roles.has(Role::Dispatcher) {
+        return Ok(Journal {
+            recorder: Recorder::off(),
+            reader: None,
+            writer: None,
+        });
+    }
+    let limits = Limits {
+        age: config.journal.retention,
+        bytes: config.journal.max_bytes as u64,
+        ..Limits::default()
+    };
+    let store = Store::open(&config.data_dir.join("journal"), node, limits)?;
+    let (recorder, reader, writer) =
+        Recorder::start(store, clock.clone(), Bounds::default(), metrics)?;
+    Ok(Journal {
+        recorder,
+        reader: Some(Arc::new(reader)),
+        writer: Some(writer),
+    })
 }
 
 /// Where the embedded log is, if that is the log.

@@ -154,6 +154,15 @@ options! {
     /// {channel} is the name of its channel.
     "names.group" "TEMPLATE" => names.group;
 
+    /// Where it is kept what became of every message: sqlite (under data-dir), or off.
+    "journal.store" "sqlite|off" => journal.store;
+
+    /// How long messages stay in the journal.
+    "journal.retention" "DURATION" => journal.retention;
+
+    /// Bytes that the journal may take; the oldest messages go first.
+    "journal.max-bytes" "BYTES" => journal.max_bytes;
+
     /// Where health, metrics and the API are served.
     "admin.listen" "ADDR:PORT" => admin.listen;
 

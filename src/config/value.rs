@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::JournalStore;
 use crate::duration;
 use crate::log::kafka::GroupProtocol;
 
@@ -323,6 +324,23 @@ impl Value for GroupProtocol {
         let name = match self {
             Self::Classic => "classic",
             Self::Consumer => "consumer",
+        };
+        Raw::Text(name.into())
+    }
+}
+
+const STORES: [(&str, JournalStore); 2] =
+    [("sqlite", JournalStore::Sqlite), ("off", JournalStore::Off)];
+
+impl Value for JournalStore {
+    fn take(&mut self, raw: Raw) -> Result<(), String> {
+        take_name(self, raw, &STORES)
+    }
+
+    fn show(&self) -> Raw {
+        let name = match self {
+            Self::Sqlite => "sqlite",
+            Self::Off => "off",
         };
         Raw::Text(name.into())
     }

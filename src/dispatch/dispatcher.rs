@@ -19,18 +19,19 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{Engine, Now, SlotId};
+use super::engine::{Engine, Now, SlotId, Told};
 use super::metrics::SubscriptionMetrics;
 use super::perform::{Done, perform};
 use super::progress::Progress;
 use super::tools::Tools;
 use crate::channel::Subscription;
 use crate::delivery::Deliver;
+use crate::journal::Ticket;
 use crate::log::{
     GroupSpec, LogError, Membership, Offset, Partition, Source, StoredRecord, TopicPartition,
 };
 
-use commits::{Committing, Trim, Trimming, result_of, trimmed};
+use commits::{Committing, Stepped, Trim, Trimming, step_of, trimmed};
 use group::{Lookup, Revocation, found_by};
 
 /// Records taken from one partition before the next has its turn.
@@ -67,6 +68,8 @@ pub(crate) struct Dispatcher<D> {
     buffer: Vec<StoredRecord>,
     /// Records were left for the next turn.
     more: bool,
+    /// How far the journal has to be for what was told last.
+    told: Ticket,
     /// How far each partition was read by this process, to count what is read again.
     furthest: HashMap<TopicPartition, Offset>,
     /// Assignments that are not answered yet, in order.
@@ -105,6 +108,7 @@ impl<D: Deliver> Dispatcher<D> {
             sources: Vec::new(),
             buffer: Vec::with_capacity(TAKE),
             more: false,
+            told: Ticket::default(),
             furthest: HashMap::new(),
             lookups: VecDeque::new(),
             trims: HashMap::new(),
@@ -128,6 +132,7 @@ impl<D: Deliver> Dispatcher<D> {
         let mut timer = std::pin::pin!(sleep_until(Instant::now()));
         let mut stopping = None;
         loop {
+            self.tell();
             self.group_events();
             self.take_records();
             if let Some(error) = self.lost.take() {
@@ -135,7 +140,9 @@ impl<D: Deliver> Dispatcher<D> {
                 return self.abandon(error).await;
             }
             let now = self.now();
-            while let Some(job) = self.engine.next_work(now) {
+            // A journal that falls behind is waited for, never long: it must not grow.
+            let crowded = self.tools.journal.is_crowded();
+            while !crowded && let Some(job) = self.engine.next_work(now) {
                 let at = job.slot().map(|slot| self.engine.partition(slot).clone());
                 let tools = Arc::clone(&self.tools);
                 work.push(perform(tools, Arc::clone(&self.subscription), at, job));
@@ -160,7 +167,7 @@ impl<D: Deliver> Dispatcher<D> {
                     }
                 }
                 // What is rare comes before what may never cease.
-                result = result_of(&mut self.committing) => self.commit_ended(result),
+                step = step_of(&mut self.committing) => self.commit_stepped(step),
                 found = found_by(&mut self.lookups), if stopping.is_none() => self.start(found),
                 result = trimmed(&mut self.trimming) => self.trim_ended(result),
                 Ok(()) = changes.changed(), if stopping.is_none() => {
@@ -175,9 +182,26 @@ impl<D: Deliver> Dispatcher<D> {
                 }
                 () = wake.notified() => {}
                 () = &mut timer => {}
+                () = self.tools.journal.room(), if crowded => {}
                 () = tokio::task::yield_now(), if self.more => {}
             }
         }
+    }
+
+    /// Hands over what there is to tell.
+    fn tell(&mut self) {
+        if let Some(outbox) = self.engine.outbox() {
+            self.told = self.tools.journal.record(outbox);
+        }
+    }
+
+    /// Attempts that are cut by the end of their partitions count as not made.
+    fn interrupt(&mut self, slots: &[SlotId]) {
+        let now = self.now();
+        for slot in slots {
+            self.engine.tell_interrupted(*slot, now);
+        }
+        self.tell();
     }
 
     fn now(&self) -> Now {
@@ -218,9 +242,15 @@ impl<D: Deliver> Dispatcher<D> {
     fn done(&mut self, done: Done) {
         let now = self.now();
         match done {
-            Done::Attempted(id, report) => {
+            Done::Attempted(id, report, request) => {
                 self.metrics.attempt(&report);
-                self.engine.attempted(id, report.result, now);
+                let told = request.map(|request| Told {
+                    started: report.started,
+                    duration: report.duration,
+                    answer: report.answer,
+                    request,
+                });
+                self.engine.attempted_told(id, report.result, told, now);
             }
             Done::Kept(id, result) => self.engine.kept(id, result, now),
             Done::Parked(id, result) => self.engine.parked(id, result, now),
@@ -335,6 +365,8 @@ impl<D: Deliver> Dispatcher<D> {
     }
 
     async fn commit_the_last(&mut self) {
+        let slots = self.engine.live_slots();
+        self.interrupt(&slots);
         let before = self.commit_answer().await;
         let slots = self.engine.live_slots();
         let answer = if self.commit(&slots) {
@@ -356,9 +388,13 @@ impl<D: Deliver> Dispatcher<D> {
         let deadline = Instant::now() + FINAL_COMMIT;
         let mut answer = Ok(());
         while self.committing.is_some() {
-            let result = timeout_at(deadline, result_of(&mut self.committing)).await;
-            answer = result.unwrap_or_else(|_| Err(LogError::TimedOut("a commit".into())));
-            self.commit_ended(answer.clone());
+            let step = timeout_at(deadline, step_of(&mut self.committing)).await;
+            let step = step
+                .unwrap_or_else(|_| Stepped::Answered(Err(LogError::TimedOut("a commit".into()))));
+            if let Stepped::Answered(result) = &step {
+                answer.clone_from(result);
+            }
+            self.commit_stepped(step);
         }
         answer
     }

@@ -22,6 +22,7 @@ mod commit;
 mod flow;
 mod model;
 mod parking;
+mod telling;
 mod work;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -47,6 +48,8 @@ use crate::log::{Commit, Offset, StoredRecord, TopicPartition};
 
 use model::{Activity, Failed, Life, Message, Phase, Reply, Slot, Stage};
 use parking::RetrySlot;
+pub(crate) use telling::Told;
+use telling::{Telling, Verdict};
 pub(crate) use work::{AttemptWork, Store, Work};
 
 /// Bytes that a subscription may hold although the others hold all there is.
@@ -117,6 +120,8 @@ pub(crate) struct Engine {
     bytes: usize,
     /// The moving average of records' sizes.
     typical_bytes: usize,
+    /// What is told to the journal, if there is one.
+    telling: Option<Box<Telling>>,
 }
 
 impl Drop for Engine {
@@ -155,6 +160,7 @@ impl Engine {
             bytes: 0,
             // As long as nothing is known: few.
             typical_bytes: 1 << 20,
+            telling: None,
         }
     }
 

@@ -129,7 +129,8 @@ impl<D: Deliver> Member<D> {
             self.metrics.clone(),
             self.budgets.clone(),
             rand::random(),
-        );
+        )
+        .telling(self.tools.journal.is_on());
         let dispatcher = Dispatcher::join(
             Arc::clone(&self.tools),
             subscription,

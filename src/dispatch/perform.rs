@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout};
 use super::engine::{AttemptWork, MessageId, SlotId, Store, Work};
 use super::parked::OriginKey;
 use super::tools::Tools;
-use crate::channel::{Sink, Subscription};
+use crate::channel::{Sink, Subscription, channel_url};
 use crate::delivery::{Attempt, AttemptReport, Deliver, Failure, Reason, Success};
+use crate::journal::LogRequest;
 use crate::log::{
     EventLog, LogError, Offset, Partition, Record, StoredRecord, Target, TopicName, TopicPartition,
 };
@@ -23,7 +24,7 @@ const NEAR: i64 = 64;
     reason = "a box for every attempt would cost more"
 )]
 pub(super) enum Done {
-    Attempted(MessageId, AttemptReport),
+    Attempted(MessageId, AttemptReport, Option<LogRequest>),
     Kept(MessageId, Result<(), LogError>),
     Parked(MessageId, Result<(), LogError>),
     Fetched(
@@ -45,7 +46,8 @@ pub(super) async fn perform<D: Deliver>(
     match work {
         Work::Attempt(work) => {
             let id = work.id;
-            Done::Attempted(id, attempt(&tools, &subscription, work).await)
+            let (report, request) = attempt(&tools, &subscription, work).await;
+            Done::Attempted(id, report, request)
         }
         Work::Keep(Store {
             id,
@@ -131,7 +133,8 @@ async fn attempt<D: Deliver>(
     tools: &Tools<D>,
     subscription: &Subscription,
     work: AttemptWork,
-) -> AttemptReport {
+) -> (AttemptReport, Option<LogRequest>) {
+    let told = tools.journal.is_on();
     let delivery = &subscription.delivery;
     match work.sink {
         Sink::Http(sink) => {
@@ -144,9 +147,19 @@ async fn attempt<D: Deliver>(
                 take_reply: work.take_reply,
                 pass_through: Vec::new(),
             };
-            tools.deliver.attempt(attempt).await
+            let request = told.then(|| LogRequest {
+                method: "POST",
+                url: Arc::clone(&attempt.sink.url),
+                headers: attempt.request_headers(),
+            });
+            (tools.deliver.attempt(attempt).await, request)
         }
-        Sink::Channel { topic, .. } => {
+        Sink::Channel { topic, name } => {
+            let request = told.then(|| LogRequest {
+                method: "APPEND",
+                url: channel_url(&name).into(),
+                headers: http::HeaderMap::new(),
+            });
             let (began, started) = (Instant::now(), tools.clock.now());
             let record = work.event.to_record();
             let appending = tools.log.append(&topic, Target::ByKey, record);
@@ -167,12 +180,13 @@ async fn attempt<D: Deliver>(
                     format!("the log did not answer within {:?}", delivery.timeout),
                 )),
             };
-            AttemptReport {
+            let report = AttemptReport {
                 started,
                 duration: began.elapsed(),
                 answer: None,
                 result,
-            }
+            };
+            (report, request)
         }
     }
 }

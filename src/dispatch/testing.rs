@@ -168,6 +168,7 @@ impl World {
             metrics: DispatchMetrics::register(&registry).unwrap(),
             registry,
             tools: Arc::new(Tools {
+                journal: crate::journal::Recorder::off(),
                 log: log.clone(),
                 deliver: sinks.clone(),
                 clock: clock.clone(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Settings;
 use crate::clock::Clock;
+use crate::journal::Recorder;
 use crate::log::EventLog;
 
 /// See the module.
@@ -15,6 +16,8 @@ pub struct Tools<D> {
     pub deliver: D,
     /// Wall time.
     pub clock: Clock,
+    /// Where it is told what became of messages.
+    pub journal: Recorder,
     /// Bounds and intervals.
     pub settings: Settings,
 }

@@ -251,8 +251,8 @@ pub struct Change {
     pub event: Option<Arc<Event>>,
     /// When.
     pub at: UnixMillis,
-    /// How it stands now.
-    pub state: MessageState,
+    /// How it stands now; `None`: as before.
+    pub state: Option<MessageState>,
     /// Its changes of status, oldest first.
     pub events: Vec<StatusEvent>,
     /// The request that led to it.

@@ -13,7 +13,7 @@ mod stats;
 mod store;
 mod story;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use reader::SqliteReader;
 pub use store::{Limits, Store, StoreError};

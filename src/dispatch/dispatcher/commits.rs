@@ -1,5 +1,6 @@
 //! Commits, one at a time, and the trimming of the retry topic behind them.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -14,7 +15,23 @@ use crate::log::{Commits, LogError, LogFuture, Offset, Partition, TopicPartition
 pub(super) struct Committing {
     pub(super) slots: Vec<SlotId>,
     pub(super) commits: Commits,
-    pub(super) result: LogFuture<'static, ()>,
+    pub(super) step: Step,
+}
+
+/// How far a commit is.
+pub(super) enum Step {
+    /// What it rests on is being journalled.
+    Storing(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// It was sent.
+    Sent(LogFuture<'static, ()>),
+}
+
+/// What a commit came to.
+pub(super) enum Stepped {
+    /// It may be sent.
+    Stored,
+    /// It was answered.
+    Answered(Result<(), LogError>),
 }
 
 /// How far one partition of the retry topic is.
@@ -46,13 +63,29 @@ impl<D: Deliver> Dispatcher<D> {
             .into_iter()
             .map(|(slot, commit)| (self.engine.partition(slot).clone(), commit))
             .collect();
-        let result = self.membership.commit(commits.clone());
+        self.tell();
+        let step = if self.tools.journal.is_on() {
+            Step::Storing(Box::pin(self.tools.journal.stored(self.told)))
+        } else {
+            Step::Sent(self.membership.commit(commits.clone()))
+        };
         self.committing = Some(Committing {
             slots,
             commits,
-            result,
+            step,
         });
         true
+    }
+
+    /// A commit came a step further.
+    pub(super) fn commit_stepped(&mut self, stepped: Stepped) {
+        match (stepped, &mut self.committing) {
+            (Stepped::Stored, Some(committing)) => {
+                committing.step = Step::Sent(self.membership.commit(committing.commits.clone()));
+            }
+            (Stepped::Stored, None) => {}
+            (Stepped::Answered(result), _) => self.commit_ended(result),
+        }
     }
 
     pub(super) fn commit_ended(&mut self, result: Result<(), LogError>) {
@@ -84,7 +117,7 @@ impl<D: Deliver> Dispatcher<D> {
                 self.committing = Some(Committing {
                     slots,
                     commits,
-                    result,
+                    step: Step::Sent(result),
                 });
             }
             Err(error) => {
@@ -157,10 +190,14 @@ impl<D: Deliver> Dispatcher<D> {
     }
 }
 
-/// The result of the commit on its way; never, when there is none.
-pub(super) async fn result_of(committing: &mut Option<Committing>) -> Result<(), LogError> {
-    match committing {
-        Some(committing) => (&mut committing.result).await,
+/// The next step of the commit on its way; never, when there is none.
+pub(super) async fn step_of(committing: &mut Option<Committing>) -> Stepped {
+    match committing.as_mut().map(|committing| &mut committing.step) {
+        Some(Step::Storing(stored)) => {
+            stored.await;
+            Stepped::Stored
+        }
+        Some(Step::Sent(answer)) => Stepped::Answered(answer.await),
         None => std::future::pending().await,
     }
 }

@@ -195,6 +195,7 @@ impl<D: Deliver> Dispatcher<D> {
                 }
             }
             let revocation = self.revocations.remove(index);
+            self.interrupt(&revocation.slots);
             for slot in &revocation.slots {
                 self.engine.drop_slot(*slot);
                 let at = self.engine.partition(*slot);

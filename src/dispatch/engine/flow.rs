@@ -6,12 +6,15 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::parking::End;
-use super::{Activity, Engine, Failed, Life, Message, MessageId, Now, Phase, Reply, SlotId, Stage};
+use super::{
+    Activity, Engine, Failed, Life, Message, MessageId, Now, Phase, Reply, SlotId, Stage, Verdict,
+};
 use crate::delivery::retry::{self, GiveUp, Next};
 use crate::delivery::{Failure, Reason, Success};
 use crate::dispatch::dead_letter::{self, Cause};
 use crate::dispatch::parked::OriginKey;
 use crate::event::Event;
+use crate::journal::FinalReason;
 use crate::log::{LogError, Offset};
 
 impl Engine {
@@ -30,6 +33,7 @@ impl Engine {
     }
 
     fn succeeded(&mut self, id: MessageId, success: Success, now: Now) {
+        self.rule(Verdict::Done);
         let message = &mut self.messages[id.0];
         match &message.phase {
             Phase::Subscriber(original) => {
@@ -83,13 +87,18 @@ impl Engine {
         }
         slot.dirty = true;
         if slot.life != Life::Open {
-            return;
+            return self.rule(Verdict::Retry {
+                delay,
+                parked: false,
+            });
         }
         // A dead-letter sink that fails must not hold up the events behind this one: once it is
         // parked they go on.
         let holds_up = message.lane.is_some() && matches!(message.phase, Phase::DeadLetter(_));
         let long = delay >= self.settings.inline_retry_max && !self.waits_here(id, delay);
-        if (long || holds_up) && self.may_park(id) {
+        let parked = (long || holds_up) && self.may_park(id);
+        self.rule(Verdict::Retry { delay, parked });
+        if parked {
             self.park(id);
         } else {
             self.timers.add(now.later(delay), id);
@@ -97,6 +106,7 @@ impl Engine {
     }
 
     fn give_up(&mut self, id: MessageId, failure: Failure, why: GiveUp, now: Now) {
+        self.rule(Verdict::GaveUp(why));
         let message = &self.messages[id.0];
         tracing::debug!(
             subscription = %self.subscription.name, offset = message.offset.0, ?why,
@@ -145,6 +155,7 @@ impl Engine {
             self.enter(id, Phase::Keep { failed, tries: 0 }, now);
         } else {
             self.metrics.dropped();
+            self.rule(Verdict::Dropped);
             tracing::warn!(
                 subscription = %self.subscription.name, dest = failed.cause.dest,
                 reason = %failed.cause.reason,
@@ -157,8 +168,9 @@ impl Engine {
     /// An earlier owner made every attempt and did not live to store the dead letter. What the
     /// last answer was is not known any more.
     pub(super) fn bury_exhausted(&mut self, id: MessageId, now: Now) {
-        let message = &mut self.messages[id.0];
-        message.due = None;
+        self.messages[id.0].due = None;
+        self.tell_end(id, FinalReason::RetriesExhausted, Reason::Interrupted, now);
+        let message = &self.messages[id.0];
         let Phase::Subscriber(event) = &message.phase else {
             return;
         };
@@ -179,6 +191,8 @@ impl Engine {
                     &self.messages[id.0].phase
                 {
                     self.metrics.dead_letter(&failed.cause);
+                } else {
+                    self.tell_end(id, FinalReason::FatalError, Reason::PipelineError, now);
                 }
                 self.finish(id, now);
             }

@@ -71,7 +71,10 @@ impl Segments<'_> {
 }
 
 impl SqliteReader {
-    pub(super) fn new(directory: Directory, queued: Arc<dyn Fn() -> u64 + Send + Sync>) -> Self {
+    pub(in crate::journal) fn new(
+        directory: Directory,
+        queued: Arc<dyn Fn() -> u64 + Send + Sync>,
+    ) -> Self {
         Self {
             directory,
             turns: Arc::new(Semaphore::new(AT_ONCE)),

@@ -1,8 +1,9 @@
 //! A page of messages out of one segment: which index is walked, how far, and what fits.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
+use tokio::time::Instant;
 
 use super::codes;
 use crate::clock::UnixMillis;

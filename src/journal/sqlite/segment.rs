@@ -186,6 +186,12 @@ impl Segment {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: u32) -> rusqlite::Result<()> {
+        let set = format!("pragma max_page_count = {pages}");
+        self.connection.query_row(&set, [], |_| Ok(()))
+    }
+
     fn measure(&mut self) {
         let size = |suffix: &str| {
             let mut path = self.path.clone().into_os_string();
@@ -260,10 +266,18 @@ impl Batch<'_> {
             };
             stats.count(sub, reason, log);
         }
-        for (number, event) in (place.changes + 1..).zip(&change.events) {
-            self.event(place.row, number, event)?;
+        let mut changes = place.changes;
+        for event in &change.events {
+            // An attempt that is repeated after a crash begins nothing anew.
+            let begun = event.attempt == 0
+                && changes > 0
+                && change.state.as_ref().is_some_and(|s| s.round == 1);
+            if !begun {
+                changes += 1;
+                self.event(place.row, changes, event)?;
+            }
         }
-        self.update(&place, change)
+        self.update(&place, changes, change)
     }
 
     fn find(&self, id: MessageId) -> rusqlite::Result<Option<Place>> {
@@ -432,8 +446,16 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn update(&mut self, place: &Place, change: &Change) -> rusqlite::Result<()> {
-        let state = &change.state;
+    fn update(&mut self, place: &Place, changes: i64, change: &Change) -> rusqlite::Result<()> {
+        let logs = place.logs + i64::from(change.log.is_some());
+        let Some(state) = &change.state else {
+            self.transaction
+                .prepare_cached(
+                    "update message set updated = ?, logs = ?, changes = ? where id = ?",
+                )?
+                .execute(params![change.at.0, logs, changes, place.row])?;
+            return Ok(());
+        };
         let reason = match &state.last_reason {
             Some(reason) => Some(self.name(reason)?),
             None => None,
@@ -453,8 +475,8 @@ impl Batch<'_> {
                 state.max_attempts,
                 state.round,
                 state.next_attempt.map(|time| time.0),
-                place.logs + i64::from(change.log.is_some()),
-                place.changes + count(&change.events),
+                logs,
+                changes,
                 place.row,
             ])?;
         Ok(())

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::segment::Segment;
 use crate::clock::UnixMillis;
-use crate::journal::{Change, LogKind};
+use crate::journal::{Change, LogKind, MessageState};
 
 /// What is kept, and in what portions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Default for Limits {
 
 /// Where a reader finds a segment.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(in crate::journal) struct Known {
     pub(super) number: u32,
     pub(super) path: PathBuf,
     pub(super) newest: i64,
@@ -43,7 +43,7 @@ pub(super) struct Known {
 }
 
 /// All segments, oldest first, as the writer left them.
-pub(super) type Directory = Arc<ArcSwap<Vec<Known>>>;
+pub(in crate::journal) type Directory = Arc<ArcSwap<Vec<Known>>>;
 
 /// The journal cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +112,7 @@ impl Store {
     }
 
     /// What readers find the segments by.
-    pub(super) fn directory(&self) -> Directory {
+    pub(in crate::journal) fn directory(&self) -> Directory {
         Arc::clone(&self.directory)
     }
 
@@ -182,6 +182,13 @@ impl Store {
         }
     }
 
+    /// Has the disk look full from so many pages on.
+    #[cfg(test)]
+    pub(in crate::journal) fn limit_pages(&self, pages: u32) -> Result<(), StoreError> {
+        let current = self.segments.last().expect("one is written");
+        Ok(current.limit_pages(pages)?)
+    }
+
     fn is_full(&self) -> bool {
         self.segments.last().is_none_or(|current| {
             current.rows >= self.limits.rows || current.bytes > self.limits.bytes / 4
@@ -214,7 +221,8 @@ pub(super) fn is_first(change: &Change) -> bool {
         .log
         .as_ref()
         .is_some_and(|log| log.kind == LogKind::StatusCheck);
-    change.state.attempts <= 1 && change.state.round <= 1 && !check
+    let begins = |state: &MessageState| state.attempts <= 1 && state.round <= 1;
+    change.state.as_ref().is_some_and(begins) && !check
 }
 
 fn name_of(number: u32) -> String {

@@ -51,7 +51,13 @@ fn event(id: &str, kind: &str) -> Arc<Event> {
 
 /// What a message of the subscription at this offset is told with; accepted `offset` seconds after
 /// the epoch.
-fn change(sub: &str, offset: i64, attempt: u32, status: Status, reason: Option<&str>) -> Change {
+pub(in crate::journal) fn change(
+    sub: &str,
+    offset: i64,
+    attempt: u32,
+    status: Status,
+    reason: Option<&str>,
+) -> Change {
     let subscription = Arc::new(subscription(sub));
     let at = TopicPartition {
         topic: TopicName::try_new("t").unwrap(),
@@ -75,7 +81,7 @@ fn change(sub: &str, offset: i64, attempt: u32, status: Status, reason: Option<&
             if offset % 2 == 0 { "even" } else { "odd" },
         )),
         at: now,
-        state: MessageState {
+        state: Some(MessageState {
             status,
             is_final: matches!(status, Status::Delivered | Status::Undelivered),
             failure: (status == Status::Undelivered).then_some(FinalReason::FatalError),
@@ -84,7 +90,7 @@ fn change(sub: &str, offset: i64, attempt: u32, status: Status, reason: Option<&
             max_attempts: 4,
             next_attempt: (status == Status::Queued).then_some(now),
             round: 1,
-        },
+        }),
         events: vec![StatusEvent {
             status,
             at: now,
@@ -124,7 +130,7 @@ fn change(sub: &str, offset: i64, attempt: u32, status: Status, reason: Option<&
     }
 }
 
-fn delivered(sub: &str, offset: i64) -> Change {
+pub(in crate::journal) fn delivered(sub: &str, offset: i64) -> Change {
     change(sub, offset, 1, Status::Delivered, None)
 }
 
