@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Retries of every subscription: `retry: 3` means three.
 pub(crate) const RETRY: u16 = 3;
 /// How long an attempt may take.
-const TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 /// How many keys there are.
 const KEYS: u64 = 5_000;
 

@@ -14,7 +14,8 @@
 //!   partitions are another's);
 //! - was answered less than [`UNCOMMITTED`] before Kafka went away, or made from then until
 //!   [`DETECTED`] after it told commits again: nothing could be committed, and members that were
-//!   thrown out, or come from elsewhere, first have to agree anew.
+//!   thrown out, or come from elsewhere, first have to agree anew;
+//! - was cut off, as when a membership ends: the next one came before it was over.
 //!
 //! Drains and rebalances excuse nothing: they commit, and no answer here takes longer than they
 //! wait. **Early**: a dead letter with fewer than `retry + 1` attempts, none refused for good.
@@ -29,7 +30,7 @@ use crate::ledger::{Attempt, Fault, Kind, Ledger, LifeId, Moment, Outcome};
 use crate::log::Stored;
 use crate::plan::Plan;
 use crate::producers::Producers;
-use crate::script::{ORDERINGS, Ordering, RETRY, Script};
+use crate::script::{ORDERINGS, Ordering, RETRY, Script, TIMEOUT};
 
 const MS: Moment = 1_000_000;
 /// Commits are 100 ms apart; the rest is for a commit to get through on a busy machine.
@@ -120,8 +121,9 @@ impl Facts {
         let over = |&(ordering, number): &(Ordering, u32)| {
             let made = self.of(ordering, number);
             let granted = (usize::from(RETRY) + 1) * self.copies(number);
-            made.len() > granted
-                && made.len() > granted + made.iter().filter(|one| self.is_forgettable(one)).count()
+            let cut = |at: usize| made.get(at + 1).is_some_and(|next| is_cut(&made[at], next));
+            let excused = (0..made.len()).filter(|at| self.is_forgettable(&made[*at]) || cut(*at));
+            made.len() > granted && made.len() > granted + excused.count()
         };
         self.messages().filter(over).collect()
     }
@@ -308,6 +310,13 @@ impl Facts {
         }
         text
     }
+}
+
+/// Whether an attempt was cut off: the next one on the message came before it had an answer and
+/// before its time was over.
+fn is_cut(one: &Attempt, next: &Attempt) -> bool {
+    let timeout = Moment::try_from(TIMEOUT.as_nanos()).unwrap_or(Moment::MAX);
+    next.arrived < one.answered && next.arrived < one.arrived + timeout
 }
 
 /// When a message was settled, or a little earlier.
