@@ -56,11 +56,11 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<Answer>) {
         let outcome = match result {
             Ok(message) => {
-                self.health.stored();
-                Ok(Position {
-                    partition: Partition(message.partition()),
-                    offset: Offset(message.offset()),
-                })
+                let stored = position(message.partition(), message.offset());
+                if stored.is_ok() {
+                    self.health.stored();
+                }
+                stored
             }
             Err((failure, message)) => {
                 return self.failed(error::code(failure), message, answer);
@@ -98,6 +98,22 @@ impl Deliveries {
             _ => drop(answer.send(Err(failure))),
         }
     }
+}
+
+/// Where a record is that librdkafka reports as delivered.
+///
+/// When the broker answers that it knows a batch's sequence numbers, librdkafka takes that for
+/// the answer to a retry and reports success without an offset. It looks at nothing else, so
+/// after an outage this may be said of a batch that was never stored: it counts as unanswered.
+fn position(partition: i32, offset: i64) -> Result<Position, LogError> {
+    if offset < 0 {
+        let text = "the record was reported as a duplicate, and where it is was not told";
+        return Err(LogError::TimedOut(text.into()));
+    }
+    Ok(Position {
+        partition: Partition(partition),
+        offset: Offset(offset),
+    })
 }
 
 /// Makes a producer.
@@ -231,6 +247,15 @@ pub(super) fn send(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn guarantee_1_what_has_no_offset_is_not_known_to_be_stored() {
+        let at = position(3, 0).unwrap();
+        assert_eq!((at.partition, at.offset), (Partition(3), Offset(0)));
+        for unknown in [-1, -1001] {
+            assert!(matches!(position(3, unknown), Err(LogError::TimedOut(_))));
+        }
+    }
 
     #[test]
     fn a_timeout_counts_until_the_next_success() {
