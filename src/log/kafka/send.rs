@@ -102,12 +102,14 @@ impl Deliveries {
 
 /// Where a record is that librdkafka reports as delivered.
 ///
-/// When the broker answers that it knows a batch's sequence numbers, librdkafka takes that for
-/// the answer to a retry and reports success without an offset. It looks at nothing else, so
-/// after an outage this may be said of a batch that was never stored: it counts as unanswered.
+/// It does so without an offset in two cases, and in neither did the broker say that this record
+/// is stored. A batch whose sequence numbers the broker knows is taken for a retry. And a later
+/// batch's acknowledgement is taken for those of the batches before it, though a broker that does
+/// not know the producer yet, as after a restart, takes any sequence number: it may have refused
+/// the first batch and stored the second. Such a record counts as unanswered.
 fn position(partition: i32, offset: i64) -> Result<Position, LogError> {
     if offset < 0 {
-        let text = "the record was reported as a duplicate, and where it is was not told";
+        let text = "the broker did not say where the record is stored, or whether";
         return Err(LogError::TimedOut(text.into()));
     }
     Ok(Position {
