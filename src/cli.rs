@@ -13,6 +13,7 @@ mod flags;
 mod get;
 mod http;
 mod listen;
+mod messages;
 mod purge;
 mod quickstart;
 mod send;
@@ -65,6 +66,8 @@ enum Command {
     Get(get::Args),
     /// Show one channel or subscription with its conditions.
     Describe(describe::Args),
+    /// List messages, and show what became of one.
+    Messages(messages::Args),
     /// Look at dead letters, and send them round again.
     DeadLetters(dead_letters::Args),
     /// Delete what a channel or subscription that is gone left in the log.
@@ -137,6 +140,7 @@ impl Command {
             Self::Listen(args) => block_on(listen::run(args, console)),
             Self::Get(args) => block_on(get::run(args, console)),
             Self::Describe(args) => block_on(describe::run(args, console)),
+            Self::Messages(args) => block_on(messages::run(args, console)),
             Self::DeadLetters(args) => block_on(dead_letters::run(args, console)),
             Self::Purge(args) => block_on(purge::run(args, console)),
             Self::Completions(args) => completions::completions(&args, console),

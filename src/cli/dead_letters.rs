@@ -110,7 +110,7 @@ struct FilterArgs {
     until: Option<UnixMillis>,
 }
 
-fn parse_time(written: &str) -> Result<UnixMillis, String> {
+pub(super) fn parse_time(written: &str) -> Result<UnixMillis, String> {
     if written.starts_with('P') {
         let ago = duration::parse(written).map_err(|error| error.to_string())?;
         let millis = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
@@ -150,7 +150,7 @@ impl FilterArgs {
 }
 
 /// Percent-encodes what has a meaning in a query.
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte);
     let one = |byte: u8| match safe(byte) {
         true => char::from(byte).to_string(),
