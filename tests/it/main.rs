@@ -18,6 +18,7 @@ mod kafka_log;
 mod kafka_outage;
 mod log_contract;
 mod manifests;
+mod messages;
 mod metrics;
 mod nodes;
 mod process;
