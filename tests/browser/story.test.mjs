@@ -1,0 +1,140 @@
+// What became of an event: live, by search, in lists.
+import { after, before, test } from "node:test";
+import assert from "node:assert/strict";
+import { Broker, Subscriber, close, open, until } from "./harness.mjs";
+
+let subscriber, broker, journal;
+const LATER = 1_200; // an attempt takes so long that a page sees it due
+
+before(async () => {
+  subscriber = await Subscriber.start();
+  const fast = { uri: `${subscriber.url}/fast` };
+  broker = await Broker.start({
+    billing: { uri: subscriber.url, channel: "flaky", retry: 3, backoffPolicy: "linear", backoffDelay: "PT3S" },
+    one: fast, two: fast, three: fast,
+  });
+  journal = await broker.hasJournal();
+});
+after(async () => {
+  await close();
+  await broker.stop();
+  subscriber.stop();
+});
+
+for (const width of [1440, 390]) {
+  test(`a page left open follows the message (${width} px)`, async (t) => {
+    if (!journal) return t.skip("no journal");
+    subscriber.answer = async ({ attempt }) => {
+      if (attempt > 1) await new Promise((done) => setTimeout(done, LATER));
+      return { status: attempt < 3 ? 503 : 200 };
+    };
+    const id = `flaky-${width}`;
+    await broker.post(id, { channel: "flaky" });
+    const page = await open(broker.admin, { viewport: { width, height: 900 } });
+    await page.addInitScript(() => {
+      const note = () => {
+        for (const node of document.querySelectorAll(".big .st, .due")) (window.seen ??= new Set()).add(node.textContent.trim().replace(/\s+/g, " "));
+      };
+      new MutationObserver(note).observe(document, { subtree: true, childList: true, characterData: true });
+    });
+    await page.at(await broker.message(id));
+    await page.locator(".big .st", { hasText: "Delivered" }).waitFor({ timeout: 30_000 });
+    const seen = [...(await page.evaluate(() => [...window.seen]))];
+    for (const part of [/^Queued, retry 1\/3/, /^Queued, retry 2\/3/, /due now/, /^Delivered$/]) assert.ok(seen.some((text) => part.test(text)), `${part}: ${seen}`);
+    assert.match(await page.title(), /^delivered - flaky-/);
+    const ladder = page.locator(".ladder");
+    assert.equal(await ladder.locator("b", { hasText: /^attempt \d$/ }).count(), 3);
+    const waits = (await ladder.locator(".wait").allInnerTexts()).map((text) => /waited (\d+\.\d) s/.exec(text)?.[1]).filter(Boolean).map(Number);
+    assert.equal(waits.length, 2);
+    // 2 % or 100 ms, whichever is more, and what the page rounds away.
+    for (const wait of waits) assert.ok(Math.abs(wait - 3) <= 0.2, `waited ${wait} s`);
+    const statuses = (await page.locator(".statuses .st").allInnerTexts()).map((text) => text.trim());
+    assert.deepEqual(statuses.slice(-5), ["Undelivered", "Queued", "Undelivered", "Queued", "Delivered"]);
+    await page.getByRole("link", { name: "Logs 3" }).click();
+    assert.equal(await page.locator("details.log").count(), 3);
+    page.clean();
+  });
+}
+
+test("a search finds one, many, or says why nothing", async (t) => {
+  if (!journal) return t.skip("no journal");
+  subscriber.answer = () => ({ status: 200 });
+  await broker.post("three-ways");
+  const page = await open(broker.admin);
+  await until(async () => {
+    await page.at("/messages?event_id=three-ways");
+    return (await page.locator("tr[data-row]").count()) === 3;
+  }, "three messages");
+  await broker.post("only-one", { channel: "flaky" });
+  await broker.message("only-one");
+  for (const typed of ["only-one", "  only-one ", "\"only-one\"", "'only-one'"]) {
+    await page.at("/");
+    await page.keyboard.press("/");
+    await page.keyboard.type(typed);
+    await page.keyboard.press("Enter");
+    await page.waitForURL(/\/messages\/[0-9a-f]+-\d+-\d+$/);
+  }
+  await page.at("/messages?event_id=unknown");
+  for (const cause of ["Older than the journal keeps", "journal had a gap", "not tried yet"]) assert.ok((await page.locator("main").innerText()).includes(cause), cause);
+  page.clean();
+});
+
+test("filters stand in the address", async (t) => {
+  if (!journal) return t.skip("no journal");
+  const page = await open(broker.admin);
+  await page.at("/messages");
+  await page.getByText("+ filter").click();
+  await page.locator("[name=status]").selectOption("delivered");
+  await page.locator("[name=subscription]").selectOption("default/one");
+  await page.getByRole("button", { name: "Apply" }).click();
+  await page.locator(".chip").nth(1).waitFor();
+  const rows = (one) => one.locator("tr[data-row] th a").allInnerTexts();
+  const first = await rows(page);
+  assert.ok(first.length > 0);
+  await page.reload();
+  assert.deepEqual(await rows(page), first);
+  const other = await open(broker.admin);
+  await other.goto(page.url());
+  assert.deepEqual(await rows(other), first);
+  await page.locator(".chip", { hasText: "subscription" }).click();
+  assert.deepEqual(await page.locator(".chip").allInnerTexts(), ["status: delivered ×"]);
+  await page.goBack();
+  assert.equal(await page.locator(".chip").count(), 2);
+  page.clean();
+});
+
+test("older pages are stable while events arrive", async (t) => {
+  if (!journal) return t.skip("no journal");
+  subscriber.answer = () => ({ status: 200 });
+  const page = await open(broker.admin);
+  for (let n = 0; n < 120; n += 10) await Promise.all(Array.from({ length: 10 }, (_, m) => broker.post(`page-${n + m}`)));
+  const here = "/messages?subscription=default%2Fone";
+  await until(async () => {
+    await page.at(`${here}&event_id=page-119`);
+    return (await page.locator("tr[data-row]").count()) === 1;
+  }, "the last of 120 is in the journal");
+  await page.at(here);
+  const head = page.locator("tr[data-row] th").first();
+  await head.hover();
+  const top = await head.innerText();
+  let arriving = true;
+  const arrivals = (async () => {
+    for (let n = 0; arriving; n += 1) await broker.post(`new-${n}`);
+  })();
+  await page.locator("[data-newer]").waitFor();
+  assert.equal(await head.innerText(), top, "nothing moves under the pointer");
+  const met = await page.locator("tr[data-row] th").allInnerTexts();
+  for (;;) {
+    const older = page.getByRole("link", { name: "older ›" });
+    if ((await older.count()) === 0) break;
+    await older.click();
+    await page.waitForLoadState();
+    met.push(...(await page.locator("tr[data-row] th").allInnerTexts()));
+  }
+  arriving = false;
+  await arrivals;
+  assert.equal(new Set(met).size, met.length, "no row twice");
+  const paged = met.filter((id) => id.startsWith("page-"));
+  assert.equal(paged.length, 120, "no row missing");
+  page.clean();
+});
