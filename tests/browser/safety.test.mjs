@@ -40,13 +40,14 @@ test("another site changes nothing", async () => {
   assert.equal(await ask("POST", PLAN, { host: "evil.example", origin: "http://evil.example" }), 421);
 });
 
-test("a form and a script of another site are refused", async () => {
+test("a form and a script of another site are refused", async (t) => {
   const evil = http.createServer((_, response) => {
     response.writeHead(200, { "content-type": "text/html" });
     response.end(`<form method=post action="${broker.admin}${PLAN}"><button>win</button></form>`);
   });
   evil.listen(0, "127.0.0.1");
   await once(evil, "listening");
+  t.after(() => { evil.closeAllConnections(); evil.close(); });
   const base = `http://127.0.0.1:${evil.address().port}`;
   const page = await open(base);
   await page.at("/");
@@ -54,8 +55,6 @@ test("a form and a script of another site are refused", async () => {
   assert.ok(["sent", "refused"].includes(tried));
   const [answer] = await Promise.all([page.waitForResponse((one) => one.url().startsWith(broker.admin) && one.request().isNavigationRequest()), page.click("button")]);
   assert.equal(answer.status(), 403);
-  evil.closeAllConnections();
-  evil.close();
 });
 
 test("every view keeps to its policy", async () => {
