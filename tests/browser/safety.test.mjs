@@ -1,9 +1,10 @@
 // What other sites, wrong names and hostile events must not achieve.
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import http from "node:http";
 import { once } from "node:events";
+import { promisify } from "node:util";
 import { Broker, Subscriber, close, open, sideways, until } from "./harness.mjs";
 
 const PLAN = "/subscriptions/default/billing/dead-letters/plan";
@@ -114,7 +115,7 @@ test("the copied command sends the same bytes", async (t) => {
   const command = await page.locator("pre.cmd").first().innerText();
   const sent = () => subscriber.received.filter((one) => one.id === "curl-1");
   const count = sent().length;
-  execFileSync("sh", ["-c", command], { stdio: "ignore" });
+  await promisify(execFile)("sh", ["-c", command]);
   const all = await until(() => sent().length === count + 1 && sent(), "the command's request");
   assert.deepEqual(all.at(-1).body, Buffer.from(data));
   assert.deepEqual(all.at(-1).body, all[0].body);
