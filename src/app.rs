@@ -157,7 +157,7 @@ impl App {
             journal: reader,
             dead_letters: Some(dead_letters.clone()),
             log: Some(Arc::clone(&self.log)),
-            actions: None,
+            actions: Some(Arc::new(messages.clone())),
             clock: self.clock.clone(),
             node: self.node.id().to_owned(),
         });

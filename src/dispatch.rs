@@ -30,7 +30,7 @@ pub(crate) use dead_letter::Origin;
 pub use member::SubscriptionState;
 pub use metrics::DispatchMetrics;
 pub(crate) use progress::Progress;
-pub(crate) use retry_record::redrive;
+pub(crate) use retry_record::{redrive, wish};
 pub use supervisor::{Duties, Supervisor};
 pub use tools::Tools;
 

@@ -1,5 +1,7 @@
 //! Messages: lists, one with its story, its event.
 
+mod act;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +25,8 @@ use crate::journal::{LogKind, Trigger};
 use crate::log::{EventLog, LogError, StoredRecord, TopicPartition};
 use crate::message::MessageId;
 use crate::registry::Snapshot;
+
+pub(super) use act::Act;
 
 /// Messages of a page: unless asked otherwise, and at most.
 const PAGE: (usize, usize) = (50, 250);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
 use super::guard::Refusal;
+use super::messages::Act;
 use super::{AdminState, dead_letters, guard, page};
 use crate::dead_letters::Command;
 
@@ -46,6 +47,7 @@ enum Told<'a> {
     Logs(&'a str),
     Stats(Named<'a>),
     Health,
+    Act(&'a str, Act),
 }
 
 /// Namespace and name.
@@ -113,6 +115,8 @@ impl<'a> Route<'a> {
                 "content" => Told::Content(id),
                 "events" => Told::Events(id),
                 "delivery_logs" => Told::Logs(id),
+                "redeliver" => Told::Act(id, Act::Redeliver),
+                "retry-now" => Told::Act(id, Act::RetryNow),
                 _ => return None,
             })),
             ["v1", word] => kind(word).map(Self::List),
@@ -162,7 +166,10 @@ pub(super) async fn handle(state: &AdminState, request: Request<Incoming>) -> An
 }
 
 fn refuse_method(route: &Route<'_>, method: &Method) -> Option<Answer> {
-    let changes = matches!(route, Route::StartRedrive(_) | Route::CommandRedrive(..));
+    let changes = matches!(
+        route,
+        Route::StartRedrive(_) | Route::CommandRedrive(..) | Route::Told(Told::Act(..))
+    );
     let allowed = if changes { "POST" } else { "GET, HEAD" };
     let fits = match *method {
         Method::POST => changes,
@@ -187,6 +194,7 @@ async fn messages(
         Told::Logs(id) => messages.logs(id).await,
         Told::Stats(name) => messages.stats(name, query).await,
         Told::Health => Ok(messages.health().await),
+        Told::Act(id, act) => messages.act(id, act).await,
     }
 }
 

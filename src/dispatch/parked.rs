@@ -122,6 +122,20 @@ impl ParkedIndex {
         self.due.push(Reverse((due, offset, key)));
     }
 
+    /// Has the record that waits for a message come up at `due`; its offset, unless none waits.
+    pub(crate) fn hasten(&mut self, key: OriginKey, due: Instant) -> Option<Offset> {
+        let offset = self.held.get(&key)?.offset;
+        let before = self.due.len();
+        // All of them are looked at: a person asked, which is rare.
+        self.due
+            .retain(|Reverse((_, at, of))| (*at, *of) != (offset, key));
+        // One that was popped is being tried already.
+        (self.due.len() < before).then(|| {
+            self.due.push(Reverse((due, offset, key)));
+            offset
+        })
+    }
+
     /// The message came to its end; gives the record that still waited for it, if one did.
     pub(crate) fn end(&mut self, key: OriginKey) -> Option<Offset> {
         let held = self.held.remove(&key);

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::dead_letter::{Cause, Origin, story};
+use super::parked::OriginKey;
 use crate::channel::Format;
 use crate::clock::UnixMillis;
 use crate::delivery::Reason;
@@ -87,6 +88,8 @@ pub(crate) enum Kind {
     Waiting(Entry),
     /// Offsets of this partition that are finished.
     Checkpoint(Vec<Range<Offset>>),
+    /// Somebody wants the attempt that a message waits for made at once.
+    Wish(OriginKey),
 }
 
 impl Parked {
@@ -165,6 +168,16 @@ pub(crate) fn redrive(event: &Event, origin: &Origin, reason: Reason, due: UnixM
     Record { headers, ..record }
 }
 
+/// The record that has a message which waits be tried at once.
+pub(crate) fn wish(origin: &Origin) -> Record {
+    let headers = story(&Headers::default(), origin, |push| push(KIND, b"wish"));
+    Record {
+        key: None,
+        value: None,
+        headers,
+    }
+}
+
 /// What a record of the retry topic says to the index.
 ///
 /// # Errors
@@ -175,6 +188,10 @@ pub(crate) fn kind(record: &Record) -> Result<Kind, RetryRecordError> {
         "checkpoint" => Ok(Kind::Checkpoint(ranges(
             record.value.as_deref().unwrap_or_default(),
         ))),
+        "wish" => Ok(Kind::Wish(OriginKey {
+            partition: Partition(number(&record.headers, PARTITION)?),
+            offset: Offset(number(&record.headers, OFFSET)?),
+        })),
         _ => Err(RetryRecordError::Header(KIND)),
     }
 }

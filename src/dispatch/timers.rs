@@ -43,6 +43,13 @@ impl<Id: Ord + Copy> Timers<Id> {
         self.heap.peek().map(|Reverse((due, ..))| *due)
     }
 
+    /// Takes an id out; whether it was there.
+    pub(crate) fn take(&mut self, id: Id) -> bool {
+        let before = self.heap.len();
+        self.retain(|other| other != id);
+        self.heap.len() < before
+    }
+
     /// Keeps only what `keep` says.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(Id) -> bool) {
         self.heap.retain(|Reverse((_, _, id))| keep(*id));

@@ -248,7 +248,7 @@ impl EventLog for KafkaLog {
         let members = self.live.load(Ordering::Relaxed) + 1;
         let partitions = self.partitions_of(&spec.topics);
         let ahead = self.settings.fetch_ahead(members, partitions);
-        let config = self.settings.member(spec, ahead, members);
+        let config = self.settings.member(spec, ahead);
         let name = format!("{} {}", self.settings.client_id, spec.group);
         let report = Reporter::new(name, &self.gate);
         let (pollers, live) = (&self.pollers, &self.live);

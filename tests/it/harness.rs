@@ -228,11 +228,15 @@ impl Broker {
 
     /// A GET on the admin port.
     pub(crate) fn get(&self, path: &str) -> Message {
+        self.ask("GET", path, b"")
+    }
+
+    /// A request on the admin port.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &[u8]) -> Message {
         let mut connection = Connection::open(self.admin, PATIENCE).unwrap();
         let host = self.admin.to_string();
-        connection
-            .exchange(&http::request("GET", path, &host, &[], b""))
-            .unwrap()
+        let request = http::request(method, path, &host, &[], body);
+        connection.exchange(&request).unwrap()
     }
 
     /// Where a channel is found at the ingress: the `Host` header.

@@ -14,6 +14,8 @@ on_both_logs!(
     the_story_of_a_message_is_told,
     filters_pick_what_they_say,
     pages_hold_while_messages_arrive,
+    a_message_is_sent_again_in_a_round_of_its_own,
+    a_waiting_attempt_is_made_at_once,
 );
 
 const DELIVERY: &str = "{retry: 3, backoffPolicy: linear, backoffDelay: PT0.05S}";
@@ -220,4 +222,70 @@ fn pages_hold_while_messages_arrive(world: &World) {
     found.dedup();
     assert_eq!(found.len(), 60, "none is there twice");
     assert!(found.iter().all(|id| id.starts_with("old-")), "{found:?}");
+}
+
+fn act(broker: &Broker, id: &str, act: &str) -> (u16, String) {
+    let answer = broker.ask("POST", &format!("/v1/messages/{id}/{act}"), b"");
+    (answer.status(), answer.text())
+}
+
+fn only(broker: &Broker) -> Value {
+    page(broker, "")["items"][0].clone()
+}
+
+fn a_message_is_sent_again_in_a_round_of_its_own(world: &World) {
+    let sink = subscriber();
+    let broker = started(world, &sink);
+    broker.accept("orders", &Event::new("bad"));
+    wait_for_final(&broker, 1);
+    let id = only(&broker)["id"].as_str().unwrap().to_owned();
+    let (status, why) = act(&broker, &id, "retry-now");
+    assert_eq!(status, 409, "{why}");
+    let (status, shown) = act(&broker, &id, "redeliver");
+    assert_eq!(status, 202, "{shown}");
+    eventually("it was sent again", PATIENCE, || {
+        let message = only(&broker);
+        message["round"] == 2 && message["final"] == true
+    });
+    let logs = items(&broker, &format!("/v1/messages/{id}/delivery_logs"));
+    let rounds: Vec<_> = logs
+        .iter()
+        .map(|log| log["round"].as_u64().unwrap())
+        .collect();
+    assert_eq!(rounds, [1, 2]);
+    assert_eq!(sink.seen().len(), 2);
+    let (status, _) = act(&broker, "0000000000000000-0-0", "redeliver");
+    assert_eq!(status, 409, "nothing is known of it");
+}
+
+fn a_waiting_attempt_is_made_at_once(world: &World) {
+    let sink = subscriber();
+    for (order, delay) in [("key", "PT10M"), ("none", "PT10M")] {
+        let delivery = format!(
+            "{{retry: 3, ordering: {order}, backoffPolicy: linear, backoffDelay: {delay}}}"
+        );
+        world.write_orders(&sink.url("/hook"), &delivery);
+        let broker = world.start();
+        broker.wait_for_subscriptions(&["billing"]);
+        let name = format!("twice-{order}");
+        broker.accept("orders", &Event::new(&name).with("partitionkey", "k"));
+        for attempts in 1..=2 {
+            let query = format!("event_id={name}");
+            let mut id = String::new();
+            eventually("it waits", PATIENCE, || {
+                let page = page(&broker, &query);
+                let Some(message) = page["items"].get(0) else {
+                    return false;
+                };
+                id = message["id"].as_str().unwrap().to_owned();
+                message["attempts"] == attempts && !message["next_attempt_at"].is_null()
+            });
+            let (status, shown) = act(&broker, &id, "retry-now");
+            assert_eq!(status, 202, "{shown}");
+        }
+        eventually("it is delivered", PATIENCE, || {
+            page(&broker, &format!("event_id={name}"))["items"][0]["status"] == "delivered"
+        });
+        broker.terminate();
+    }
 }

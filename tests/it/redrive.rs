@@ -55,11 +55,7 @@ fn path(world: &World) -> String {
 }
 
 fn post(broker: &Broker, path: &str, body: &Value) -> Message {
-    let mut connection = Connection::open(broker.admin, PATIENCE).unwrap();
-    let host = broker.admin.to_string();
-    let body = body.to_string();
-    let request = http::request("POST", path, &host, &[], body.as_bytes());
-    connection.exchange(&request).unwrap()
+    broker.ask("POST", path, body.to_string().as_bytes())
 }
 
 fn letters(world: &World, broker: &Broker, query: &str) -> Vec<Value> {

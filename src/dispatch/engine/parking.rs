@@ -9,7 +9,7 @@
 //! there is room and read again when they are due, many at a time. Nothing is tried before the
 //! index is rebuilt, because only then is it known which of a message's records counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub(super) struct RetrySlot {
     payload_bytes: usize,
     /// Payloads are being read.
     fetching: bool,
+    /// Records that somebody wants tried at once, whatever they say themselves.
+    wished: HashSet<Offset>,
     /// Finished since the last checkpoint or complete metadata.
     pub(super) unsaved: Vec<Offset>,
     /// Checkpoints tell of everything but `unsaved`.
@@ -74,6 +76,7 @@ impl RetrySlot {
             payloads: HashMap::new(),
             payload_bytes: 0,
             fetching: false,
+            wished: HashSet::new(),
             unsaved: Vec::new(),
             saved: false,
         }
@@ -232,9 +235,39 @@ impl Engine {
                     range.for_each(|offset| slot.tracker.complete(Offset(offset)));
                 }
             }
+            Ok(Kind::Wish(key)) => {
+                retry.complete(&mut slot.tracker, offset);
+                if unread {
+                    self.hasten(id, key, now);
+                }
+            }
             Ok(Kind::Waiting(entry)) if unread => self.index(id, offset, &entry, record, now),
             Err(error) if unread => self.refuse(id, offset, time, &record, &error, now),
             Ok(Kind::Waiting(_)) | Err(_) => {}
+        }
+    }
+
+    /// Somebody wants a message tried at once that waits in the retry topic, or here.
+    fn hasten(&mut self, id: SlotId, key: OriginKey, now: Now) {
+        if let Some(retry) = &mut self.slots[id.0].retry
+            && let Some(offset) = retry.index.hasten(key, now.mono)
+        {
+            retry.wished.insert(offset);
+            return;
+        }
+        let is_it = |message: &Message| {
+            let slot = &self.slots[message.slot.0];
+            let own = slot.retry.is_none() && slot.life == Life::Open;
+            own && (slot.at.partition, message.offset) == (key.partition, key.offset)
+        };
+        let found = self.messages.iter().find(|(_, message)| is_it(message));
+        let Some(id) = found.map(|(id, _)| MessageId(id)) else {
+            return;
+        };
+        // Only one that waits for its time: not one that waits for its lane, or is tried already.
+        if !self.messages[id.0].must_park && self.timers.take(id) {
+            self.messages[id.0].due = None;
+            self.ready.push_back(id);
         }
     }
 
@@ -471,6 +504,10 @@ impl Engine {
             })),
         };
         let known_by_commit = attempts > parked.attempts;
+        let retry = self.slots[id.0].retry.as_mut();
+        if retry.is_some_and(|retry| retry.wished.remove(&offset)) {
+            due = due.min(now.wall);
+        }
         let message = Message {
             slot: id,
             offset,

@@ -15,7 +15,7 @@ use crate::delivery::{Failure, Reason, Success};
 use crate::dispatch::DispatchMetrics;
 use crate::dispatch::dead_letter::Origin;
 use crate::dispatch::offsets::METADATA_LIMIT;
-use crate::dispatch::retry_record::{Parked, ParkedPhase};
+use crate::dispatch::retry_record::{self, Parked, ParkedPhase};
 use crate::log::{GroupId, Headers, LogError, Partition, Record, TopicName};
 
 fn topic(name: &str) -> TopicName {
@@ -938,6 +938,49 @@ fn guarantee_7_a_short_delay_waits_in_memory_while_the_index_is_rebuilt() {
     engine.attempted(work.id, failure(true), time.now());
     let work = engine.next_work(time.now());
     assert!(matches!(work, Some(Work::Park(_))), "the index is rebuilt");
+}
+
+#[test]
+fn a_message_that_waits_is_tried_at_once_by_wish_and_only_once() {
+    let mut subscription = subscription(Ordering::Partition, 5);
+    subscription.delivery.backoff.delay = Duration::from_secs(600);
+    let (mut engine, mut time) = (engine(&subscription), Time::new());
+    let wish = |offset: i64, of: i64| StoredRecord {
+        offset: Offset(offset),
+        time: UnixMillis(0),
+        record: retry_record::wish(&Origin {
+            at: at(),
+            offset: Offset(of),
+            time: UnixMillis(0),
+            redriven: 0,
+        }),
+    };
+    // One that waits in the retry topic.
+    let retry = engine.open(retry_at(), Offset(0), Offset(0), None);
+    engine.record(retry, parked(0, 600_000), time.now());
+    assert!(engine.next_work(time.now()).is_none());
+    engine.record(retry, wish(1, 0), time.now());
+    let work = attempt(&mut engine, &time).unwrap();
+    // Nothing waits any more: this one changes nothing.
+    engine.record(retry, wish(2, 0), time.now());
+    assert!(attempt(&mut engine, &time).is_none());
+    engine.attempted(work.id, ok(), time.now());
+    assert_eq!(engine.commits(&[retry])[0].1.offset, Offset(3));
+    time.ms = 700_000;
+    assert!(engine.next_work(time.now()).is_none());
+    // One that waits in memory, since its order forbids to park it.
+    let channel = engine.open(at(), Offset(50), Offset(50), None);
+    engine.record(channel, stored(50, None), time.now());
+    let work = attempt(&mut engine, &time).unwrap();
+    engine.attempted(work.id, failure(true), time.now());
+    assert!(engine.next_work(time.now()).is_none());
+    engine.record(retry, wish(3, 50), time.now());
+    let work = attempt(&mut engine, &time).unwrap();
+    assert_eq!(id_of(&work), 50);
+    engine.attempted(work.id, ok(), time.now());
+    time.ms = 2_000_000;
+    assert!(attempt(&mut engine, &time).is_none());
+    assert_eq!(engine.commits(&[channel])[0].1.offset, Offset(51));
 }
 
 #[test]

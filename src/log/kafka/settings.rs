@@ -94,8 +94,6 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// From so many memberships on a node its idle fetches are made rare.
-const MANY_MEMBERSHIPS: usize = 16;
 /// Kafka's own bound on `message.max.bytes` in librdkafka.
 const LARGEST_MESSAGE: u64 = 1_000_000_000;
 
@@ -244,19 +242,13 @@ impl Settings {
         config
     }
 
-    /// The properties of a group member that may fetch `ahead` bytes of each partition, on a node
-    /// with so many `memberships`.
-    pub(super) fn member(&self, spec: &GroupSpec, ahead: u64, memberships: usize) -> ClientConfig {
+    /// The properties of a group member that may fetch `ahead` bytes of each partition.
+    pub(super) fn member(&self, spec: &GroupSpec, ahead: u64) -> ClientConfig {
         let mut config = self.base();
-        // A partition that had to wait is fetched again after the fetch that is on its way, which
-        // idles for so long at most. Many members that idle are what costs.
-        let wait = if memberships < MANY_MEMBERSHIPS {
-            "100"
-        } else {
-            "500"
-        };
         config
-            .set("fetch.wait.max.ms", wait)
+            // A partition that is new, or had to wait, is fetched only after the fetch that is on
+            // its way, which idles for so long at most: 500 ms made retries late.
+            .set("fetch.wait.max.ms", "100")
             // With small queues the default of a second would be the pace of every drain.
             .set("fetch.queue.backoff.ms", "2")
             // Partitions added to a topic, and a topic's end, are seen within this time.
@@ -341,14 +333,14 @@ mod tests {
             topics: Vec::new(),
             instance: Some("one".to_owned()),
         };
-        let classic = Settings::default().member(&spec, 512 * 1024, 1);
+        let classic = Settings::default().member(&spec, 512 * 1024);
         assert_eq!(classic.get("group.instance.id"), Some("one"));
         assert_eq!(classic.get("queued.max.messages.kbytes"), Some("512"));
         let settings = Settings {
             group_protocol: GroupProtocol::Consumer,
             ..Settings::default()
         };
-        let consumer = settings.member(&spec, 512 * 1024, 1);
+        let consumer = settings.member(&spec, 512 * 1024);
         for name in [
             "group.instance.id",
             "session.timeout.ms",
