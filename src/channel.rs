@@ -204,6 +204,59 @@ pub struct DeliverySpec {
     pub dead_letter_topic: bool,
     /// At most so many attempts a second.
     pub rate_limit: Option<f64>,
+    /// What a 2xx means.
+    pub accepted: Accepted,
+    /// Nothing is sent: each message ends as `not_sent`.
+    pub sandbox: bool,
+    /// How the provider is asked what became of a message it took.
+    pub status_check: Option<Arc<StatusCheck>>,
+}
+
+/// What a 2xx means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accepted {
+    /// The message is where it was to go.
+    #[default]
+    Delivered,
+    /// It is on its way; no more is known.
+    Sent,
+}
+
+/// How a provider is asked what became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusCheck {
+    /// Where.
+    pub url: StatusUrl,
+    /// What the provider calls the message.
+    pub receipt: Option<ReceiptFrom>,
+    /// Request headers, secrets filled in.
+    pub headers: Arc<[(HeaderName, HeaderValue)]>,
+    /// JSON pointer to the status in the answer.
+    pub status: String,
+    /// Statuses that mean delivered.
+    pub delivered: Vec<String>,
+    /// Statuses that mean bounced.
+    pub bounced: Vec<String>,
+    /// Statuses that mean that the provider gave up.
+    pub undelivered: Vec<String>,
+}
+
+/// Where a provider tells the status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatusUrl {
+    /// An address with `{receipt}` in it.
+    Template(String),
+    /// The `Location` header of its answer.
+    Location,
+}
+
+/// Where a receipt is in the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiptFrom {
+    /// JSON pointer into the body.
+    Pointer(String),
+    /// A header.
+    Header(HeaderName),
 }
 
 impl Eq for DeliverySpec {}

@@ -5,6 +5,7 @@
 //! speaks HTTP. Nothing here knows of offsets, lanes or the log.
 
 mod answer;
+pub mod check;
 mod client;
 mod connect;
 mod reason;
@@ -23,7 +24,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub use client::{Client, Settings};
 pub use reason::{Reason, UnknownReason};
 
-use crate::channel::{Format, HttpSink, RetryCodes};
+use crate::channel::{Format, HttpSink, RetryCodes, StatusCheck};
 use crate::clock::UnixMillis;
 use crate::event::Event;
 
@@ -35,6 +36,14 @@ pub trait Deliver: Send + Sync + 'static {
     /// Makes one attempt. Never fails as such: what went wrong is in the report. Dropping the
     /// future aborts the attempt; the sink may or may not have had it.
     fn attempt(&self, attempt: Attempt) -> impl Future<Output = AttemptReport> + Send;
+
+    /// Asks a provider what became of a message: a GET of the sink. Never fails as such.
+    fn ask(
+        &self,
+        check: Arc<StatusCheck>,
+        sink: HttpSink,
+        timeout: Duration,
+    ) -> impl Future<Output = AttemptReport> + Send;
 }
 
 /// One call of one sink with one event.

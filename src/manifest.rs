@@ -14,6 +14,7 @@ mod graph;
 mod headers;
 mod read;
 mod secrets;
+mod status_check;
 #[cfg(test)]
 mod tests;
 mod timeline;

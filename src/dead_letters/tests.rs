@@ -57,6 +57,9 @@ fn billing() -> Subscription {
             max_window: 1,
             dead_letter_topic: true,
             rate_limit: None,
+            accepted: crate::channel::Accepted::Delivered,
+            sandbox: false,
+            status_check: None,
         },
     }
 }

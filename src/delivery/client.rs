@@ -19,9 +19,10 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::{self, Bounds, End};
 use super::connect::{self, ConnectFailure, Connector};
 use super::{
-    Answer, Attempt, AttemptReport, Deliver, ERROR_BODY_BYTES, Failure, Reason, Success, request,
+    Answer, Attempt, AttemptReport, Deliver, ERROR_BODY_BYTES, Failure, Reason, Success, check,
+    request,
 };
-use crate::channel::RetryCodes;
+use crate::channel::{HttpSink, RetryCodes, StatusCheck};
 use crate::clock::{Clock, UnixMillis};
 
 type Pool = legacy::Client<Connector, Full<Bytes>>;
@@ -126,6 +127,18 @@ impl Client {
         }
         custom.insert(pem.clone(), pool.clone());
         Ok(pool)
+    }
+
+    async fn reported(&self, request: Request<Full<Bytes>>, wanted: &Wanted<'_>) -> AttemptReport {
+        let started: UnixMillis = self.shared.clock.now();
+        let begun = Instant::now();
+        let (answer, result) = self.exchange(request, wanted).await;
+        AttemptReport {
+            started,
+            duration: begun.elapsed(),
+            answer,
+            result,
+        }
     }
 
     /// Sends a request and reads its answer, all before `deadline`.
@@ -236,22 +249,28 @@ pub(super) struct Wanted<'a> {
 
 impl Deliver for Client {
     async fn attempt(&self, attempt: Attempt) -> AttemptReport {
-        let started: UnixMillis = self.shared.clock.now();
-        let begun = Instant::now();
         let wanted = Wanted {
             ca_certs: attempt.sink.ca_certs.as_ref(),
             timeout: attempt.timeout,
             retry_codes: &attempt.retry_codes,
             take_reply: attempt.take_reply,
         };
-        let request = request::build(&attempt);
-        let (answer, result) = self.exchange(request, &wanted).await;
-        AttemptReport {
-            started,
-            duration: begun.elapsed(),
-            answer,
-            result,
-        }
+        self.reported(request::build(&attempt), &wanted).await
+    }
+
+    async fn ask(
+        &self,
+        check: Arc<StatusCheck>,
+        sink: HttpSink,
+        timeout: Duration,
+    ) -> AttemptReport {
+        let wanted = Wanted {
+            ca_certs: sink.ca_certs.as_ref(),
+            timeout,
+            retry_codes: &RetryCodes::Standard,
+            take_reply: false,
+        };
+        self.reported(check::request(&check, &sink), &wanted).await
     }
 }
 

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use super::Attempt;
 use crate::channel::Format;
 
-const USER_AGENT: HeaderValue =
+pub(super) const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("levada/", env!("CARGO_PKG_VERSION")));
 const STRUCTURED: HeaderValue = HeaderValue::from_static("application/cloudevents+json");
 const PREFER: HeaderName = HeaderName::from_static("prefer");

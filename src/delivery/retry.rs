@@ -153,6 +153,9 @@ mod tests {
             max_window: 1,
             dead_letter_topic: true,
             rate_limit: None,
+            accepted: crate::channel::Accepted::Delivered,
+            sandbox: false,
+            status_check: None,
         }
     }
 

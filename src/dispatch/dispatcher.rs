@@ -25,7 +25,7 @@ use super::perform::{Done, perform};
 use super::progress::Progress;
 use super::tools::Tools;
 use crate::channel::Subscription;
-use crate::delivery::Deliver;
+use crate::delivery::{AttemptReport, Deliver, check};
 use crate::journal::Ticket;
 use crate::log::{
     GroupSpec, LogError, Membership, Offset, Partition, Source, StoredRecord, TopicPartition,
@@ -244,13 +244,15 @@ impl<D: Deliver> Dispatcher<D> {
         match done {
             Done::Attempted(id, report, request) => {
                 self.metrics.attempt(&report);
-                let told = request.map(|request| Told {
-                    started: report.started,
-                    duration: report.duration,
-                    answer: report.answer,
-                    request,
-                });
+                self.engine.receipt(self.receipt(&report));
+                let told = request.map(|request| Told::new(&report, request));
                 self.engine.attempted_told(id, report.result, told, now);
+            }
+            Done::Checked(id, report, request) => {
+                let told = request.map(|request| Told::new(&report, request));
+                let answer = report.answer.as_ref();
+                self.engine
+                    .checked_told(id, &report.result, answer, told, now);
             }
             Done::Kept(id, result) => self.engine.kept(id, result, now),
             Done::Parked(id, result) => self.engine.parked(id, result, now),
@@ -262,6 +264,14 @@ impl<D: Deliver> Dispatcher<D> {
                 self.engine.checkpointed(slot, result.is_ok());
             }
         }
+    }
+
+    /// Where the provider that took an event tells what became of it.
+    fn receipt(&self, report: &AttemptReport) -> Option<Result<String, String>> {
+        let check = self.subscription.delivery.status_check.as_deref()?;
+        let sink = &self.subscription.subscriber;
+        report.result.as_ref().ok()?;
+        Some(check::address(check, sink, report.answer.as_ref()))
     }
 
     // ---- records

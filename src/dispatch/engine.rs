@@ -46,10 +46,10 @@ use crate::clock::UnixMillis;
 use crate::event::Event;
 use crate::log::{Commit, Offset, StoredRecord, TopicPartition};
 
-use model::{Activity, Failed, Life, Message, Phase, Reply, Slot, Stage};
+use model::{Activity, Checking, Failed, Life, Message, Phase, Reply, Slot, Stage};
 use parking::RetrySlot;
 pub(crate) use telling::Told;
-use telling::{Telling, Verdict};
+use telling::{Checked, Telling, Verdict};
 pub(crate) use work::{AttemptWork, Store, Work};
 
 /// Bytes that a subscription may hold although the others hold all there is.
@@ -120,6 +120,9 @@ pub(crate) struct Engine {
     bytes: usize,
     /// The moving average of records' sizes.
     typical_bytes: usize,
+    /// Where the provider tells what became of the message that is being dealt with, or why that
+    /// is not known; `None`: nobody is to be asked.
+    receipt: Option<Result<Arc<str>, String>>,
     /// What is told to the journal, if there is one.
     telling: Option<Box<Telling>>,
 }
@@ -160,6 +163,7 @@ impl Engine {
             bytes: 0,
             // As long as nothing is known: few.
             typical_bytes: 1 << 20,
+            receipt: None,
             telling: None,
         }
     }
@@ -225,7 +229,8 @@ impl Engine {
         self.timers.retain(|id| messages[id.0].slot != slot);
         self.parking.retain(|id| {
             let message = &mut messages[id.0];
-            let stays = message.slot != slot;
+            // What a provider has must not be sent again for want of a record.
+            let stays = message.slot != slot || matches!(message.phase, Phase::Check(_));
             if !stays {
                 message.activity = Activity::Idle;
             }
@@ -235,8 +240,10 @@ impl Engine {
         // The attempts made on what waits belong into the last commit's metadata, so what was
         // attempted stays until the partition is dropped.
         for id in self.idle(slot) {
-            let offset = self.messages[id.0].offset;
-            if !self.slots[slot.0].retrying.contains_key(&offset) {
+            let Message {
+                offset, must_park, ..
+            } = self.messages[id.0];
+            if !must_park && !self.slots[slot.0].retrying.contains_key(&offset) {
                 self.forget(id);
             }
         }
@@ -262,6 +269,8 @@ impl Engine {
     pub(crate) fn drop_slot(&mut self, slot: SlotId) {
         self.close(slot);
         self.slots[slot.0].life = Life::Closed;
+        let messages = &self.messages;
+        self.parking.retain(|id| messages[id.0].slot != slot);
         for id in self.idle(slot) {
             self.forget(id);
         }

@@ -2,29 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
 use super::engine::{AttemptWork, MessageId, SlotId, Store, Work};
 use super::parked::OriginKey;
 use super::tools::Tools;
-use crate::channel::{Sink, Subscription, channel_url};
+use crate::channel::{HttpSink, Sink, Subscription, channel_url};
+use crate::delivery::check;
 use crate::delivery::{Attempt, AttemptReport, Deliver, Failure, Reason, Success};
 use crate::journal::LogRequest;
 use crate::log::{
     EventLog, LogError, Offset, Partition, Record, StoredRecord, Target, TopicName, TopicPartition,
 };
+use crate::manifest::HttpUrl;
 
 /// Offsets that lie closer together are read in one go.
 const NEAR: i64 = 64;
 
 /// Work that is done, and what came of it.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box for every attempt would cost more"
-)]
 pub(super) enum Done {
     Attempted(MessageId, AttemptReport, Option<LogRequest>),
+    Checked(MessageId, AttemptReport, Option<LogRequest>),
     Kept(MessageId, Result<(), LogError>),
     Parked(MessageId, Result<(), LogError>),
     Fetched(
@@ -48,6 +48,10 @@ pub(super) async fn perform<D: Deliver>(
             let id = work.id;
             let (report, request) = attempt(&tools, &subscription, work).await;
             Done::Attempted(id, report, request)
+        }
+        Work::Check { id, url } => {
+            let (report, request) = ask(&tools, &subscription, &url).await;
+            Done::Checked(id, report, request)
         }
         Work::Keep(Store {
             id,
@@ -81,6 +85,45 @@ pub(super) async fn perform<D: Deliver>(
             Done::Checkpointed(slot, stored)
         }
     }
+}
+
+/// Asks a provider what became of a message.
+async fn ask<D: Deliver>(
+    tools: &Tools<D>,
+    subscription: &Subscription,
+    url: &Arc<str>,
+) -> (AttemptReport, Option<LogRequest>) {
+    let ca_certs = match &subscription.subscriber {
+        Sink::Http(sink) => sink.ca_certs.clone(),
+        Sink::Channel { .. } => None,
+    };
+    let delivery = &subscription.delivery;
+    let (Some(check), Ok(parsed)) = (&delivery.status_check, HttpUrl::try_new(url)) else {
+        let detail = "the subscription has no status check any more, or its address is broken";
+        let report = AttemptReport {
+            started: tools.clock.now(),
+            duration: Duration::ZERO,
+            answer: None,
+            result: Err(Failure::without_answer(Reason::PipelineError, detail)),
+        };
+        return (report, None);
+    };
+    let sink = HttpSink {
+        url: parsed.text,
+        uri: parsed.uri,
+        headers: Arc::from([]),
+        ca_certs,
+    };
+    let request = tools.journal.is_on().then(|| LogRequest {
+        method: "GET",
+        url: Arc::clone(url),
+        headers: check::request(check, &sink).into_parts().0.headers,
+    });
+    let report = tools
+        .deliver
+        .ask(Arc::clone(check), sink, delivery.timeout)
+        .await;
+    (report, request)
 }
 
 async fn store(

@@ -24,6 +24,8 @@ pub(crate) enum ParkedPhase {
     Subscriber,
     /// The reply sink's, for this reply.
     Reply(Arc<Event>),
+    /// The provider's, which is asked at this address what became of the message.
+    Check(Arc<str>),
     /// The dead-letter sink's; the event of the record is the letter.
     DeadLetter(Cause),
 }
@@ -66,6 +68,8 @@ const REDRIVEN: &str = "levada-redriven";
 const REPLY: &str = "levada-reply";
 /// How the subscriber sent the reply, if as JSON; the reply is kept as JSON in any case.
 const REPLY_MODE: &str = "levada-reply-mode";
+/// Where a status is told.
+const CHECK: &str = "levada-check-url";
 const DEST: &str = "levada-error-dest";
 const CODE: &str = "levada-error-code";
 const DATA: &str = "levada-error-data";
@@ -97,7 +101,8 @@ impl Parked {
     pub(crate) fn to_record(&self) -> Record {
         let record = self.event.to_record();
         let headers = story(&record.headers, &self.origin, |push| {
-            push(KIND, b"retry");
+            let check = matches!(self.phase, ParkedPhase::Check(_));
+            push(KIND, if check { b"check" } else { b"retry" });
             push(ATTEMPTS, self.attempts.to_string().as_bytes());
             if let Some(first) = self.first_attempt {
                 push(FIRST, first.0.to_string().as_bytes());
@@ -112,6 +117,10 @@ impl Parked {
                     if reply.received_as() == Format::Json {
                         push(REPLY_MODE, b"structured");
                     }
+                }
+                ParkedPhase::Check(url) => {
+                    push(PHASE, b"check");
+                    push(CHECK, url.as_bytes());
                 }
                 ParkedPhase::DeadLetter(cause) => {
                     push(PHASE, b"dead-letter");
@@ -138,6 +147,7 @@ impl Parked {
         let phase = match entry.phase {
             0 => ParkedPhase::Subscriber,
             1 => ParkedPhase::Reply(Arc::new(reply(&headers)?)),
+            3 => ParkedPhase::Check(text(&headers, CHECK)?.into()),
             _ => ParkedPhase::DeadLetter(cause(&headers)?),
         };
         Ok(Self {
@@ -184,7 +194,7 @@ pub(crate) fn wish(origin: &Origin) -> Record {
 /// [`RetryRecordError::Header`] when it is none of ours.
 pub(crate) fn kind(record: &Record) -> Result<Kind, RetryRecordError> {
     match text(&record.headers, KIND)? {
-        "retry" | "redrive" => entry(&record.headers).map(Kind::Waiting),
+        "retry" | "redrive" | "check" => entry(&record.headers).map(Kind::Waiting),
         "checkpoint" => Ok(Kind::Checkpoint(ranges(
             record.value.as_deref().unwrap_or_default(),
         ))),
@@ -201,6 +211,7 @@ fn entry(headers: &Headers) -> Result<Entry, RetryRecordError> {
         "subscriber" => 0,
         "reply" => 1,
         "dead-letter" => 2,
+        "check" => 3,
         _ => return Err(RetryRecordError::Header(PHASE)),
     };
     let topic =
@@ -360,6 +371,7 @@ mod tests {
             ParkedPhase::Reply(event("r")),
             ParkedPhase::Reply(Arc::new(json)),
             ParkedPhase::DeadLetter(cause),
+            ParkedPhase::Check("http://mail.test/status/1".into()),
         ];
         for (number, phase) in [0, 1, 1, 2].into_iter().zip(phases) {
             let before = parked(phase);
@@ -379,6 +391,7 @@ mod tests {
             assert_eq!(after.event, before.event);
             match (before.phase, after.phase) {
                 (ParkedPhase::Subscriber, ParkedPhase::Subscriber) => {}
+                (ParkedPhase::Check(a), ParkedPhase::Check(b)) => assert_eq!(a, b),
                 (ParkedPhase::Reply(a), ParkedPhase::Reply(b)) => {
                     assert_eq!(a.attribute("id"), b.attribute("id"));
                     assert_eq!(a.data(), b.data());

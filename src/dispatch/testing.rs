@@ -263,6 +263,9 @@ pub(crate) fn subscription(name: &str) -> Subscription {
             max_window: 1000,
             dead_letter_topic: true,
             rate_limit: None,
+            accepted: crate::channel::Accepted::Delivered,
+            sandbox: false,
+            status_check: None,
         },
     }
 }

@@ -18,6 +18,8 @@ pub enum Outcome {
     Retry,
     /// It failed, and nothing more will be tried.
     GaveUp(FinalReason),
+    /// The sink took it, and no more will ever be known.
+    SentForGood,
     /// No call was to be made.
     Sandboxed,
     /// A status check says that the recipient has it.
@@ -26,8 +28,10 @@ pub enum Outcome {
     CheckedBounced,
     /// A status check says that the provider gave up.
     CheckedUndelivered,
-    /// A status check told nothing new: another follows, or it was the last.
+    /// A status check told nothing new: another follows.
     NotYet,
+    /// It was the last that told nothing: the message stays sent.
+    ChecksOver,
     /// It was cut by a drain or a rebalance: it counts as not made.
     Interrupted,
 }
@@ -63,6 +67,8 @@ pub fn follow(outcome: Outcome) -> (&'static [Status], Standing) {
             (&[Delivered], Standing::new(Delivered, true, None))
         }
         Outcome::Sent => (&[Sent], Standing::new(Sent, false, None)),
+        Outcome::SentForGood => (&[Sent], Standing::new(Sent, true, None)),
+        Outcome::ChecksOver => (&[], Standing::new(Sent, true, None)),
         Outcome::Retry => (&[Undelivered, Queued], Standing::new(Queued, false, None)),
         Outcome::GaveUp(why) => (&[Undelivered], Standing::new(Undelivered, true, Some(why))),
         Outcome::Sandboxed => (&[NotSent], Standing::new(NotSent, true, None)),
@@ -125,7 +131,8 @@ mod tests {
     /// The outcome of one step of a vector; `more`: whether another attempt follows.
     fn outcome(step: &str, checked: bool, more: bool, push: bool) -> Outcome {
         match step {
-            "ok" if checked || push => Outcome::Sent,
+            "ok" if push => Outcome::SentForGood,
+            "ok" if checked => Outcome::Sent,
             "ok" => Outcome::Delivered,
             "retryable" if more => Outcome::Retry,
             "retryable" => Outcome::GaveUp(FinalReason::RetriesExhausted),

@@ -8,8 +8,11 @@ use http::{HeaderName, HeaderValue};
 use super::destination::{self, Destination};
 use super::fields::{Context, Fields, Others};
 use super::headers::read_headers;
+use super::status_check;
 use super::yaml::{Node, Value};
-use crate::channel::{Backoff, BackoffPolicy, DeliverySpec, Format, Ordering, RetryCodes};
+use crate::channel::{
+    Accepted, Backoff, BackoffPolicy, DeliverySpec, Format, Ordering, RetryCodes, StatusCheck,
+};
 
 /// What a document says about delivery; `None` where it says nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,6 +49,12 @@ pub struct DeliveryOptions {
     pub dead_letter_topic: Option<bool>,
     /// `rateLimit`
     pub rate_limit: Option<f64>,
+    /// `accepted`
+    pub accepted: Option<Accepted>,
+    /// `sandbox`
+    pub sandbox: Option<bool>,
+    /// `statusCheck`
+    pub status_check: Option<Arc<StatusCheck>>,
 }
 
 impl DeliveryOptions {
@@ -85,6 +94,9 @@ impl DeliveryOptions {
             retry_codes: self.retry_codes.or(below.retry_codes),
             dead_letter_topic: self.dead_letter_topic.or(below.dead_letter_topic),
             rate_limit: self.rate_limit.or(below.rate_limit),
+            accepted: self.accepted.or(below.accepted),
+            sandbox: self.sandbox.or(below.sandbox),
+            status_check: self.status_check.or(below.status_check),
         }
     }
 }
@@ -119,6 +131,9 @@ pub fn effective(
         max_window: options.max_window.unwrap_or(10_000),
         dead_letter_topic: options.dead_letter_topic.unwrap_or(true),
         rate_limit: options.rate_limit,
+        accepted: options.accepted.unwrap_or_default(),
+        sandbox: options.sandbox.unwrap_or(false),
+        status_check: options.status_check,
     }
 }
 
@@ -140,7 +155,7 @@ const KNATIVE_FIELDS: [&str; 7] = [
     "retryAfterMax",
     "format",
 ];
-const OWN_FIELDS: [&str; 11] = [
+const OWN_FIELDS: [&str; 14] = [
     "ordering",
     "maxInFlight",
     "maxWindow",
@@ -152,9 +167,10 @@ const OWN_FIELDS: [&str; 11] = [
     "preset",
     "rateLimit",
     "headers",
+    "accepted",
+    "sandbox",
+    "statusCheck",
 ];
-/// Known, and refused until they do something.
-const LATER_FIELDS: [&str; 3] = ["accepted", "sandbox", "statusCheck"];
 
 /// The upper bound of `maxInFlight` and `maxWindow`.
 const MOST_EVENTS: i64 = 1_000_000;
@@ -209,8 +225,6 @@ fn report_unknown(fields: &Fields<'_>, dialect: Dialect, cx: &mut Context<'_>) {
             let message =
                 "unknown field: only a levada.dev/v1 Subscription has it (change apiVersion)";
             cx.problem(entry.line, &field, message);
-        } else if own && LATER_FIELDS.contains(&key) {
-            cx.problem(entry.line, &field, "not supported yet: leave it out");
         } else {
             cx.problem(entry.line, &field, super::fields::unknown(key, &known));
         }
@@ -248,6 +262,7 @@ fn read_own(
         ("partition", Ordering::Partition),
         ("none", Ordering::None),
     ];
+    let accepted = [("delivered", Accepted::Delivered), ("sent", Accepted::Sent)];
     let preset = fields.choice("preset", &[("notification", ())], cx);
     let positive = |rate: f64| rate.is_finite() && rate > 0.0;
     let share = |jitter: f64| (0.0..=1.0).contains(&jitter);
@@ -263,6 +278,12 @@ fn read_own(
             .and_then(|node| read_codes(node, fields, cx)),
         dead_letter_topic: fields.flag("deadLetterTopic", cx),
         rate_limit: fields.number("rateLimit", "greater than 0", positive, cx),
+        accepted: fields.choice("accepted", &accepted, cx),
+        sandbox: fields.flag("sandbox", cx),
+        status_check: fields
+            .get("statusCheck")
+            .and_then(|node| status_check::read(node, &fields.path_of("statusCheck"), cx))
+            .map(Arc::new),
         ..knative
     };
     match preset {

@@ -185,9 +185,34 @@ fn our_own_fields_are_checked() {
         ("{headers: {x-a: y, X-A: z}}", "headers.X-A"),
         ("{headers: {x-a: \"a\\nb\"}}", "headers.x-a"),
         ("{headers: {x-a: '${HOME}'}}", "headers.x-a"),
-        ("{accepted: sent}", "accepted"),
-        ("{sandbox: true}", "sandbox"),
-        ("{statusCheck: {}}", "statusCheck"),
+        ("{accepted: maybe}", "accepted"),
+        ("{sandbox: 1}", "sandbox"),
+        ("{statusCheck: {}}", "statusCheck.status"),
+        ("{statusCheck: {status: /s}}", "statusCheck.delivered"),
+        (
+            "{statusCheck: {status: s, delivered: d}}",
+            "statusCheck.status",
+        ),
+        (
+            "{statusCheck: {status: /s, delivered: d, url: 'http://a/b'}, retry: -1}",
+            "retry",
+        ),
+        (
+            "{statusCheck: {status: /s, delivered: d, url: 'http://a/{receipt}'}}",
+            "statusCheck.url",
+        ),
+        (
+            "{statusCheck: {status: /s, delivered: d, receipt: {pointer: /id}}}",
+            "statusCheck.url",
+        ),
+        (
+            "{statusCheck: {status: /s, delivered: d, url: 'http://a/{receipt}', receipt: {}}}",
+            "statusCheck.receipt",
+        ),
+        (
+            "{statusCheck: {status: /s, delivered: d, colour: blue}}",
+            "statusCheck.colour",
+        ),
         ("{colour: blue}", "colour"),
         ("[]", ""),
     ] {
@@ -199,8 +224,6 @@ fn our_own_fields_are_checked() {
             "{delivery}"
         );
     }
-    let report = checked(&levada("{sandbox: true}"));
-    assert!(report.problems[0].message.contains("not supported yet"));
     let report = checked(&knative("{jitter: 0.5}"));
     assert!(report.problems[0].message.contains("levada.dev/v1"));
     let report = checked(&knative("{retries: 3}"));

@@ -26,3 +26,4 @@ mod purge;
 mod random_bytes;
 mod redrive;
 mod restart;
+mod status_checks;

@@ -147,7 +147,7 @@ fn commit(slot: &Slot, messages: &Slab<Message>, retry: u32) -> (Commit, Fit) {
                     failed.first_attempt,
                 )
             }
-            Phase::Subscriber(_) | Phase::Reply(_) | Phase::KeepRaw { .. } => {
+            Phase::Subscriber(_) | Phase::Reply(_) | Phase::Check(_) | Phase::KeepRaw { .. } => {
                 (message.attempts, message.first_attempt)
             }
         };

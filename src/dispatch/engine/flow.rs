@@ -7,9 +7,12 @@ use rand::RngExt;
 
 use super::parking::End;
 use super::{
-    Activity, Engine, Failed, Life, Message, MessageId, Now, Phase, Reply, SlotId, Stage, Verdict,
+    Activity, Checked, Checking, Engine, Failed, Life, Message, MessageId, Now, Phase, Reply,
+    SlotId, Stage, Verdict,
 };
-use crate::delivery::retry::{self, GiveUp, Next};
+use crate::channel::Accepted;
+use crate::delivery::check::{self, Found, Next};
+use crate::delivery::retry::{self, GiveUp};
 use crate::delivery::{Failure, Reason, Success};
 use crate::dispatch::dead_letter::{self, Cause};
 use crate::dispatch::parked::OriginKey;
@@ -38,6 +41,10 @@ impl Engine {
         match &message.phase {
             Phase::Subscriber(original) => {
                 self.metrics.end_to_end(now.wall.since(message.time));
+                if let Some(receipt) = self.receipt.take() {
+                    let event = Arc::clone(original);
+                    return self.sent(id, event, receipt, now);
+                }
                 match success.reply {
                     Some(reply) if self.subscription.reply.is_some() => {
                         let original = Arc::clone(original);
@@ -48,15 +55,91 @@ impl Engine {
                         self.leave_lane(id, now);
                         self.enter(id, Phase::Reply(reply), now);
                     }
-                    _ => self.finish(id, now),
+                    _ => {
+                        if self.subscription.delivery.accepted == Accepted::Sent {
+                            self.rule(Verdict::Sent(None));
+                        }
+                        self.finish(id, now);
+                    }
                 }
             }
             Phase::DeadLetter(failed) => {
                 self.metrics.dead_letter(&failed.cause);
                 self.finish(id, now);
             }
-            Phase::Reply(_) | Phase::Keep { .. } | Phase::KeepRaw { .. } => self.finish(id, now),
+            Phase::Reply(_) | Phase::Check(_) | Phase::Keep { .. } | Phase::KeepRaw { .. } => {
+                self.finish(id, now);
+            }
         }
+    }
+
+    /// A provider took a message. What it calls it is known, or why not.
+    fn sent(
+        &mut self,
+        id: MessageId,
+        event: Arc<Event>,
+        receipt: Result<Arc<str>, String>,
+        now: Now,
+    ) {
+        let url = match receipt {
+            Ok(url) => url,
+            Err(why) => {
+                tracing::warn!(
+                    subscription = %self.subscription.name, why,
+                    "a provider cannot be asked what became of a message"
+                );
+                self.rule(Verdict::SentUnknown(why));
+                return self.finish(id, now);
+            }
+        };
+        let delay = check::delay(1, self.rng.random());
+        self.rule(Verdict::Sent(Some(delay)));
+        self.leave_lane(id, now);
+        let message = &mut self.messages[id.0];
+        message.phase = Phase::Check(Box::new(Checking { event, url }));
+        message.attempts = 0;
+        message.first_attempt = Some(now.wall);
+        let slot = &mut self.slots[message.slot.0];
+        slot.retrying.remove(&message.offset);
+        self.wait_for_check(id, delay, now);
+    }
+
+    /// The retry topic remembers that a check is due, however soon: a message that is forgotten
+    /// would be sent again.
+    fn wait_for_check(&mut self, id: MessageId, delay: Duration, now: Now) {
+        let message = &mut self.messages[id.0];
+        message.due = Some(now.wall.plus(delay));
+        self.slots[message.slot.0].dirty = true;
+        if self.may_park(id) {
+            self.park(id);
+        } else if self.slots[self.messages[id.0].slot.0].life == Life::Open {
+            self.timers.add(now.later(delay), id);
+        }
+    }
+
+    /// A provider was asked, with this result.
+    pub(super) fn checked(&mut self, id: MessageId, found: &Found, now: Now) -> Option<Checked> {
+        self.stop_working(id)?;
+        let draw: f64 = self.rng.random();
+        let message = &mut self.messages[id.0];
+        message.attempts = message.attempts.saturating_add(1);
+        let sent = message.first_attempt.unwrap_or(now.wall);
+        let next = match found {
+            Found::NotYet {
+                retry_after,
+                reason,
+            } => {
+                message.reason = *reason;
+                check::next(message.attempts, sent, now.wall, *retry_after, draw)
+            }
+            Found::Delivered | Found::Bounced | Found::Undelivered | Found::Never(_) => Next::End,
+        };
+        let number = message.attempts;
+        match next {
+            Next::Again(delay) => self.wait_for_check(id, delay, now),
+            Next::End => self.finish(id, now),
+        }
+        Some(Checked { number, next })
     }
 
     fn failed(&mut self, id: MessageId, failure: Failure, now: Now) {
@@ -71,8 +154,8 @@ impl Engine {
             draw,
         );
         match next {
-            Next::Retry { delay } => self.wait(id, &failure, delay, now),
-            Next::GiveUp(why) => self.give_up(id, failure, why, now),
+            retry::Next::Retry { delay } => self.wait(id, &failure, delay, now),
+            retry::Next::GiveUp(why) => self.give_up(id, failure, why, now),
         }
     }
 
@@ -125,6 +208,7 @@ impl Engine {
                 return self.keep(id, failed, now);
             }
             Phase::Keep { .. } | Phase::KeepRaw { .. } => return self.keep_again(id, now),
+            Phase::Check(_) => return self.finish(id, now),
         };
         let sink = match stage {
             Stage::Subscriber => None,
@@ -215,7 +299,7 @@ impl Engine {
                 *tries = tries.saturating_add(1);
                 *tries
             }
-            Phase::Subscriber(_) | Phase::Reply(_) | Phase::DeadLetter(_) => 1,
+            Phase::Subscriber(_) | Phase::Reply(_) | Phase::Check(_) | Phase::DeadLetter(_) => 1,
         };
         let delay = Duration::from_millis(100 << tries.min(8));
         message.due = Some(now.wall.plus(delay));

@@ -55,6 +55,8 @@ pub(super) enum Phase {
     Subscriber(Arc<Event>),
     Reply(Box<Reply>),
     DeadLetter(Arc<Failed>),
+    /// The provider has it and is asked what became of it.
+    Check(Box<Checking>),
     /// On its way to the dead-letter topic, which failed to take it `tries` times.
     Keep {
         failed: Arc<Failed>,
@@ -65,6 +67,14 @@ pub(super) enum Phase {
         record: Record,
         tries: u32,
     },
+}
+
+/// A message that a provider took.
+#[derive(Debug)]
+pub(super) struct Checking {
+    pub(super) event: Arc<Event>,
+    /// Where its status is told.
+    pub(super) url: Arc<str>,
 }
 
 /// An event that the subscriber answered with.

@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Activity, Engine, Failed, Life, Message, MessageId, Now, Phase, Reply, Slot, SlotId, Stage,
-    Store, Work,
+    Activity, Checking, Engine, Failed, Life, Message, MessageId, Now, Phase, Reply, Slot, SlotId,
+    Stage, Store, Work,
 };
 use crate::delivery::Reason;
 use crate::dispatch::dead_letter;
@@ -151,6 +151,7 @@ impl Engine {
                 &failed.letter,
                 ParkedPhase::DeadLetter(failed.cause.clone()),
             ),
+            Phase::Check(check) => (&check.event, ParkedPhase::Check(Arc::clone(&check.url))),
             Phase::Keep { .. } | Phase::KeepRaw { .. } => return self.next_parking(now),
         };
         let parked = Parked {
@@ -494,6 +495,10 @@ impl Engine {
             ParkedPhase::Reply(reply) => Phase::Reply(Box::new(Reply {
                 original: parked.event,
                 reply,
+            })),
+            ParkedPhase::Check(url) => Phase::Check(Box::new(Checking {
+                event: parked.event,
+                url,
             })),
             ParkedPhase::DeadLetter(cause) => Phase::DeadLetter(Arc::new(Failed {
                 letter: parked.event,

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::{Activity, Engine, Life, Message, MessageId, Now, Phase, Slot, SlotId};
 use crate::channel::Subscription;
 use crate::clock::UnixMillis;
+use crate::delivery::check::{self, Found};
 use crate::delivery::retry::{self, GiveUp};
-use crate::delivery::{Answer, Failure, Reason, Success};
+use crate::delivery::{Answer, AttemptReport, Failure, Reason, Success};
 use crate::event::Event;
 use crate::journal::transitions::{self, Facts, Outcome};
 use crate::journal::{
@@ -27,13 +28,39 @@ pub(crate) struct Told {
     pub(crate) request: LogRequest,
 }
 
+impl Told {
+    pub(crate) fn new(report: &AttemptReport, request: LogRequest) -> Self {
+        Self {
+            started: report.started,
+            duration: report.duration,
+            answer: report.answer.clone(),
+            request,
+        }
+    }
+}
+
 /// What an attempt led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Done,
-    Retry { delay: Duration, parked: bool },
+    /// A provider has it and is asked after so long what became of it; `None`: it is not asked.
+    Sent(Option<Duration>),
+    /// A provider has it and cannot be asked.
+    SentUnknown(String),
+    Retry {
+        delay: Duration,
+        parked: bool,
+    },
     GaveUp(GiveUp),
     Dropped,
+}
+
+/// What a check led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Checked {
+    /// Which check it was, from 1.
+    pub(super) number: u32,
+    pub(super) next: check::Next,
 }
 
 /// The engine's side of the journal.
@@ -101,7 +128,7 @@ impl Engine {
         };
         let verdict = telling.verdict.take();
         if let (Some(draft), Some(verdict)) = (draft, verdict) {
-            telling.outbox.push(draft.change(verdict, now));
+            telling.outbox.push(draft.change(&verdict, now));
         }
     }
 
@@ -160,8 +187,46 @@ impl Engine {
         })
     }
 
+    /// Where the provider tells what became of the message whose attempt is told next.
+    pub(crate) fn receipt(&mut self, receipt: Option<Result<String, String>>) {
+        self.receipt = receipt.map(|receipt| receipt.map(Arc::from));
+    }
+
+    /// A provider was asked what became of a message.
+    pub(crate) fn checked_told(
+        &mut self,
+        id: MessageId,
+        result: &Result<Success, Failure>,
+        answer: Option<&Answer>,
+        told: Option<Told>,
+        now: Now,
+    ) {
+        let found = match &self.subscription.delivery.status_check {
+            Some(check) => check::read(check, answer, result.as_ref().err()),
+            // It was configured away.
+            None => Found::Never(Reason::PipelineError),
+        };
+        let draft = told.and_then(|told| self.draft(id, result, told));
+        let Some(checked) = self.checked(id, &found, now) else {
+            return;
+        };
+        if let (Some(telling), Some(draft)) = (&mut self.telling, draft) {
+            telling.outbox.push(draft.checked(&found, checked, now));
+        }
+    }
+
     /// A message came to its end without an attempt.
     pub(super) fn tell_end(&mut self, id: MessageId, why: FinalReason, reason: Reason, now: Now) {
+        self.tell_outcome(id, Outcome::GaveUp(why), Some(reason), now);
+    }
+
+    pub(super) fn tell_outcome(
+        &mut self,
+        id: MessageId,
+        outcome: Outcome,
+        reason: Option<Reason>,
+        now: Now,
+    ) {
         let message = &self.messages[id.0];
         let Some(key) = self.key(message, &self.slots[message.slot.0]) else {
             return;
@@ -170,11 +235,11 @@ impl Engine {
         let facts = Facts {
             attempt: message.attempts,
             max_attempts: self.subscription.delivery.retry.saturating_add(1),
-            reason: Some(reason.to_string()),
+            reason: reason.map(|reason| reason.to_string()),
             at: now.wall,
             queued: (message.attempts == 0).then_some(key.accepted),
         };
-        let (outcome, round) = (Outcome::GaveUp(why), round(message));
+        let round = round(message);
         let change = Change {
             key,
             event,
@@ -194,7 +259,9 @@ impl Engine {
             return;
         }
         let cut = |(_, message): &(usize, &Message)| {
-            message.slot == slot && message.activity == Activity::Attempting
+            let attempts = message.activity == Activity::Attempting;
+            // A check that is cut is made again; it tells nothing.
+            message.slot == slot && attempts && !matches!(message.phase, Phase::Check(_))
         };
         let ids: Vec<_> = self
             .messages
@@ -234,7 +301,9 @@ impl Engine {
         let sink = match self.messages[id.0].phase {
             Phase::Reply(_) => reply.as_ref(),
             Phase::DeadLetter(_) => dead_letter.as_ref(),
-            Phase::Subscriber(_) | Phase::Keep { .. } | Phase::KeepRaw { .. } => None,
+            Phase::Subscriber(_) | Phase::Check(_) | Phase::Keep { .. } | Phase::KeepRaw { .. } => {
+                None
+            }
         };
         sink.unwrap_or(subscriber).url()
     }
@@ -248,6 +317,7 @@ fn subject(phase: &Phase) -> Option<(&'static str, Option<&Arc<Event>>)> {
         Phase::DeadLetter(failed) | Phase::Keep { failed, .. } => {
             ("dead-letter", Some(&failed.letter))
         }
+        Phase::Check(check) => ("check", Some(&check.event)),
         Phase::KeepRaw { .. } => ("dead-letter", None),
     })
 }
@@ -271,6 +341,16 @@ fn state(outcome: Outcome, facts: &Facts, round: u32, next: Option<UnixMillis>) 
     }
 }
 
+/// How long until check number `number`.
+fn check_wait(delay: Duration, number: u32, retry_after: bool) -> Wait {
+    Wait {
+        delay,
+        planned: check::delay(number, 0.0),
+        retry_after,
+        parked: true,
+    }
+}
+
 fn final_reason(why: GiveUp) -> FinalReason {
     match why {
         GiveUp::Exhausted | GiveUp::Window => FinalReason::RetriesExhausted,
@@ -279,25 +359,35 @@ fn final_reason(why: GiveUp) -> FinalReason {
 }
 
 impl Draft {
-    fn change(self, verdict: Verdict, now: Now) -> Change {
+    fn change(mut self, verdict: &Verdict, now: Now) -> Change {
         let outcome = match verdict {
             Verdict::Done => Outcome::Delivered,
+            Verdict::Sent(Some(_)) => Outcome::Sent,
+            Verdict::Sent(None) | Verdict::SentUnknown(_) => Outcome::SentForGood,
             Verdict::Retry { .. } => Outcome::Retry,
-            Verdict::GaveUp(why) => Outcome::GaveUp(final_reason(why)),
+            Verdict::GaveUp(why) => Outcome::GaveUp(final_reason(*why)),
             Verdict::Dropped => Outcome::GaveUp(FinalReason::Dropped),
         };
         let wait = match verdict {
             Verdict::Retry { delay, parked } => Some(Wait {
-                delay,
+                delay: *delay,
                 planned: self.planned,
                 retry_after: self.retry_after,
-                parked,
+                parked: *parked,
             }),
+            Verdict::Sent(Some(delay)) => Some(check_wait(*delay, 1, false)),
+            Verdict::Sent(None) | Verdict::SentUnknown(_) => None,
             Verdict::Done | Verdict::GaveUp(_) | Verdict::Dropped => None,
         };
+        if let Verdict::SentUnknown(why) = verdict {
+            self.error = Some(LogError {
+                kind: Reason::InvalidResponse.to_string(),
+                message: why.clone(),
+            });
+        }
         let next = wait.as_ref().map(|wait| now.wall.plus(wait.delay));
         // What becomes of a reply or a dead letter is another matter than the message's status.
-        let decides = self.phase == "subscriber" || verdict == Verdict::Dropped;
+        let decides = self.phase == "subscriber" || *verdict == Verdict::Dropped;
         let facts = self.facts(now, self.attempt);
         let state = decides.then(|| state(outcome, &facts, self.round, next));
         let events = if decides {
@@ -306,6 +396,35 @@ impl Draft {
             Vec::new()
         };
         self.into_change(now, state, events, wait)
+    }
+
+    /// The change that a check makes.
+    fn checked(mut self, found: &Found, checked: Checked, now: Now) -> Change {
+        let again = match checked.next {
+            check::Next::Again(delay) => Some(delay),
+            check::Next::End => None,
+        };
+        let outcome = match found {
+            Found::Delivered => Outcome::CheckedDelivered,
+            Found::Bounced => Outcome::CheckedBounced,
+            Found::Undelivered => Outcome::CheckedUndelivered,
+            Found::NotYet { .. } if again.is_some() => Outcome::NotYet,
+            Found::NotYet { .. } | Found::Never(_) => Outcome::ChecksOver,
+        };
+        self.reason = match found {
+            Found::NotYet { reason, .. } => *reason,
+            Found::Never(reason) => Some(*reason),
+            Found::Delivered | Found::Bounced | Found::Undelivered => None,
+        };
+        self.retryable = again.is_some();
+        (self.attempt, self.max_attempts) = (checked.number, check::CHECKS);
+        let wait = again.map(|delay| check_wait(delay, checked.number + 1, self.retry_after));
+        let next = wait.as_ref().map(|wait| now.wall.plus(wait.delay));
+        let mut facts = self.facts(now, checked.number);
+        facts.queued = None;
+        let state = state(outcome, &facts, self.round, next);
+        let events = transitions::events(outcome, &facts);
+        self.into_change(now, Some(state), events, wait)
     }
 
     fn interrupted(mut self, now: Now) -> Change {
@@ -347,7 +466,11 @@ impl Draft {
             _ => Trigger::Retry,
         };
         let log = DeliveryLog {
-            kind: LogKind::Attempt,
+            kind: if self.phase == "check" {
+                LogKind::StatusCheck
+            } else {
+                LogKind::Attempt
+            },
             phase: self.phase,
             trigger,
             round: self.round,

@@ -63,6 +63,9 @@ fn subscription(ordering: Ordering, retry: u32) -> Subscription {
             max_window: 16,
             dead_letter_topic: true,
             rate_limit: None,
+            accepted: crate::channel::Accepted::Delivered,
+            sandbox: false,
+            status_check: None,
         },
     }
 }
@@ -600,6 +603,7 @@ impl World {
                 }
                 engine.attempted(work.id, result, now);
             }
+            Work::Check { .. } => panic!("nothing is to be checked"),
             Work::Keep(Store { id, record, .. }) => {
                 let stored = self.rng.random_ratio(3, 4);
                 if stored {

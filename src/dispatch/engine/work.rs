@@ -8,6 +8,7 @@ use super::{Activity, Engine, Message, MessageId, Now, Phase, Slot, SlotId};
 use crate::channel::{Sink, Subscription};
 use crate::dispatch::parked::OriginKey;
 use crate::event::Event;
+use crate::journal::transitions::Outcome;
 use crate::log::{Offset, Partition, Record};
 
 /// What the dispatcher is to do; each ends in the call of the engine that is named.
@@ -15,6 +16,8 @@ use crate::log::{Offset, Partition, Record};
 pub(crate) enum Work {
     /// Send the event to the sink, once: [`Engine::attempted`].
     Attempt(AttemptWork),
+    /// Ask at this address what became of a message: [`Engine::checked`].
+    Check { id: MessageId, url: Arc<str> },
     /// Append the record to the dead-letter topic: [`Engine::kept`].
     Keep(Store),
     /// Append the record to the retry topic: [`Engine::parked`].
@@ -37,7 +40,7 @@ impl Work {
     pub(crate) fn slot(&self) -> Option<SlotId> {
         match self {
             Self::Fetch { slot, .. } | Self::Checkpoint { slot, .. } => Some(*slot),
-            Self::Attempt(_) | Self::Keep(_) | Self::Park(_) => None,
+            Self::Attempt(_) | Self::Check { .. } | Self::Keep(_) | Self::Park(_) => None,
         }
     }
 }
@@ -84,7 +87,7 @@ impl Engine {
         if !self.has_room() {
             return None;
         }
-        self.drop_unwanted_replies(now);
+        self.end_what_needs_no_call(now);
         if self.ready.is_empty() {
             return None;
         }
@@ -103,12 +106,17 @@ impl Engine {
         Some(turn(id, message, slot, &self.subscription))
     }
 
-    /// The reply sink was configured away: a reply without one is dropped.
-    fn drop_unwanted_replies(&mut self, now: Now) {
-        while let Some(&id) = self.ready.front()
-            && self.subscription.reply.is_none()
-            && matches!(self.messages[id.0].phase, Phase::Reply(_))
-        {
+    /// The reply sink was configured away: a reply without one is dropped. In a sandbox nobody is
+    /// called.
+    fn end_what_needs_no_call(&mut self, now: Now) {
+        while let Some(&id) = self.ready.front() {
+            match self.messages[id.0].phase {
+                Phase::Reply(_) if self.subscription.reply.is_none() => {}
+                Phase::Subscriber(_) if self.subscription.delivery.sandbox => {
+                    self.tell_outcome(id, Outcome::Sandboxed, None, now);
+                }
+                _ => return,
+            }
             self.ready.pop_front();
             self.finish(id, now);
         }
@@ -153,6 +161,10 @@ fn turn(id: MessageId, message: &Message, slot: &Slot, subscription: &Subscripti
             take_reply: subscription.reply.is_some(),
             ..attempt(&subscription.subscriber, event)
         }),
+        Phase::Check(check) => Work::Check {
+            id,
+            url: Arc::clone(&check.url),
+        },
         Phase::Reply(reply) => {
             let sink = subscription
                 .reply

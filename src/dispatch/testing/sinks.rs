@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Happening, Story};
+use crate::channel::{HttpSink, StatusCheck};
 use crate::clock::Clock;
 use crate::delivery::{Attempt, AttemptReport, Deliver, Failure, Reason, Success};
 
@@ -147,6 +148,16 @@ impl Drop for Attempting {
 }
 
 impl Deliver for Sinks {
+    /// Nobody tells anything.
+    async fn ask(&self, _: Arc<StatusCheck>, _: HttpSink, _: Duration) -> AttemptReport {
+        AttemptReport {
+            started: self.clock.now(),
+            duration: Duration::ZERO,
+            answer: None,
+            result: Err(Failure::without_answer(Reason::ConnectRefused, "scripted")),
+        }
+    }
+
     async fn attempt(&self, attempt: Attempt) -> AttemptReport {
         let (answer, mut attempting) = self.begin(&attempt);
         let (began, started) = (Instant::now(), self.clock.now());

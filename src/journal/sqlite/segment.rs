@@ -12,7 +12,7 @@ use super::schema;
 use super::stats::Stats;
 use super::store::is_first;
 use crate::journal::mask;
-use crate::journal::{Change, DeliveryLog, StatusEvent};
+use crate::journal::{Change, DeliveryLog, LogKind, Status, StatusEvent};
 use crate::message::MessageId;
 
 /// A file of the journal that is written.
@@ -269,7 +269,8 @@ impl Batch<'_> {
         let mut changes = place.changes;
         for event in &change.events {
             // An attempt that is repeated after a crash begins nothing anew.
-            let begun = event.attempt == 0
+            let begun = event.status == Status::Queued
+                && event.attempt == 0
                 && changes > 0
                 && change.state.as_ref().is_some_and(|s| s.round == 1);
             if !begun {
@@ -456,14 +457,20 @@ impl Batch<'_> {
                 .execute(params![change.at.0, logs, changes, place.row])?;
             return Ok(());
         };
+        // A check is no attempt.
+        let made = change
+            .log
+            .as_ref()
+            .is_none_or(|log| log.kind == LogKind::Attempt);
         let reason = match &state.last_reason {
             Some(reason) => Some(self.name(reason)?),
             None => None,
         };
         self.transaction
             .prepare_cached(
-                "update message set updated = ?, status = ?, final = ?, failure = ?, reason = ?, attempts = ?,
-                 max_attempts = ?, round = ?, next_attempt = ?, logs = ?, changes = ? where id = ?",
+                "update message set updated = ?, status = ?, final = ?, failure = ?, reason = ?,
+                 attempts = coalesce(?, attempts), max_attempts = coalesce(?, max_attempts), round = ?,
+                 next_attempt = ?, logs = ?, changes = ? where id = ?",
             )?
             .execute(params![
                 change.at.0,
@@ -471,8 +478,8 @@ impl Batch<'_> {
                 state.is_final,
                 state.failure.map(codes::of_failure),
                 reason,
-                state.attempts,
-                state.max_attempts,
+                made.then_some(state.attempts),
+                made.then_some(state.max_attempts),
                 state.round,
                 state.next_attempt.map(|time| time.0),
                 logs,
