@@ -166,9 +166,18 @@ pub(crate) fn memory(process: u32) -> f64 {
     kib.unwrap_or(0.0) / 1024.0
 }
 
-/// Starts Levada on Kafka with the manifests in `directory`; returns it with its ingress and
-/// admin addresses.
+/// Starts Levada on Kafka with the manifests in `directory`, without a journal; returns it with
+/// its ingress and admin addresses.
 pub(crate) fn levada(servers: &str, directory: &Path) -> (Program, SocketAddr, SocketAddr) {
+    levada_with(servers, directory, "off")
+}
+
+/// The same with a journal of this kind.
+pub(crate) fn levada_with(
+    servers: &str,
+    directory: &Path,
+    journal: &str,
+) -> (Program, SocketAddr, SocketAddr) {
     let addresses = directory.join("data/addresses.json");
     fs::remove_file(&addresses).ok();
     let output = fs::File::create(directory.join("output")).expect("the directory is there");
@@ -177,6 +186,7 @@ pub(crate) fn levada(servers: &str, directory: &Path) -> (Program, SocketAddr, S
         .arg("serve")
         .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     command.args(["--bootstrap-servers", servers]);
+    command.args(["--journal-store", journal]);
     command.arg("--data-dir").arg(directory.join("data"));
     command.arg("--manifests").arg(directory.join("manifests"));
     let errors = output.try_clone().expect("a file can be opened twice");
@@ -271,12 +281,14 @@ pub(crate) struct Row {
 
 /// Prints rows, each with the ratio of Levada to the bare loop in the same round.
 pub(crate) fn print(title: &str, rows: &[Row]) {
+    print_pair(title, ["bare loop", "Levada"], rows);
+}
+
+/// The same for another pair, which takes the places of bare loop and Levada in the rows.
+pub(crate) fn print_pair(title: &str, [bare, levada]: [&str; 2], rows: &[Row]) {
     println!("\n{title}");
-    let (name, bare, levada) = ("", "bare loop", "Levada");
-    println!(
-        "{name:<24}{bare:>30}{levada:>30}{:>24}",
-        "Levada / bare loop"
-    );
+    let ratio = format!("{levada} / {bare}");
+    println!("{:<24}{bare:>30}{levada:>30}{ratio:>24}", "");
     for row in rows {
         let ratios: Vec<f64> = row
             .levada

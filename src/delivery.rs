@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub use client::{Client, Settings};
 pub use reason::{Reason, UnknownReason};
 
-use crate::channel::{Format, HttpSink, RetryCodes, StatusCheck};
+use crate::channel::{Format, HttpSink, RetryCodes};
 use crate::clock::UnixMillis;
 use crate::event::Event;
 
@@ -38,12 +38,7 @@ pub trait Deliver: Send + Sync + 'static {
     fn attempt(&self, attempt: Attempt) -> impl Future<Output = AttemptReport> + Send;
 
     /// Asks a provider what became of a message: a GET of the sink. Never fails as such.
-    fn ask(
-        &self,
-        check: Arc<StatusCheck>,
-        sink: HttpSink,
-        timeout: Duration,
-    ) -> impl Future<Output = AttemptReport> + Send;
+    fn ask(&self, sink: HttpSink, timeout: Duration) -> impl Future<Output = AttemptReport> + Send;
 }
 
 /// One call of one sink with one event.

@@ -18,7 +18,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 
-use common::{Program, ROUNDS, Row, Topics, levada, number, random_name, servers};
+use common::{Program, ROUNDS, Row, Topics, levada, levada_with, number, random_name, servers};
 use sink::Sink;
 
 const PARTITIONS: i32 = 4;
@@ -51,18 +51,23 @@ fn main() {
     let directory = tempfile::tempdir().expect("a directory can be made");
     prepare(&servers, directory.path(), &namespace, &sink.url());
 
-    let mut measures = [Vec::new(), Vec::new()];
+    let mut measures = [Vec::new(), Vec::new(), Vec::new()];
     for round in 0..ROUNDS {
         let offsets = ends(&servers, &topic);
         eprintln!("round {}: filling", round + 1);
         fill(&servers, &topic, events);
-        for which in [round % 2, 1 - round % 2] {
+        let mut drained_once = false;
+        for which in (0..3).map(|place| (place + round) % 3) {
+            // The bare loop commits nothing, so a backlog serves it and one of the others.
+            if which > 0 && std::mem::replace(&mut drained_once, true) {
+                fill(&servers, &topic, events);
+            }
             let drained = sink.expect(events);
             let started = Instant::now();
             let program = if which == 0 {
                 Program::bare(&[&servers, &topic, &sink.url(), &offsets])
             } else {
-                levada(&servers, directory.path()).0
+                levada_with(&servers, directory.path(), ["", "off", "sqlite"][which]).0
             };
             let (first, last) = drained.recv().expect("the sink lives");
             let seconds = (last - first).as_secs_f64();
@@ -72,10 +77,10 @@ fn main() {
                 cpu: program.cpu() / events as f64 * 100_000.0,
                 memory: program.memory(),
             };
-            let name = ["bare loop", "Levada"][which];
+            let name = ["bare loop", "Levada", "Levada with a journal"][which];
             eprintln!("round {}: {name} {:.0}/s", round + 1, measure.rate);
             measures[which].push(measure);
-            if which == 1 {
+            if which > 0 {
                 program.terminate();
             }
         }
@@ -158,19 +163,28 @@ fn fill(servers: &str, topic: &str, events: u64) {
     producer.flush(PATIENCE).expect("the backlog is stored");
 }
 
-fn report(events: u64, measures: &[Vec<Measure>; 2]) {
+fn report(events: u64, measures: &[Vec<Measure>; 3]) {
+    let title = format!("drain of {events} events of 1 KiB, median (min-max) of {ROUNDS} rounds");
+    common::print(&title, &rows(&measures[0], &measures[1]));
+    let journal = "the same with every attempt journalled";
+    common::print_pair(
+        journal,
+        ["journal off", "journal on"],
+        &rows(&measures[1], &measures[2]),
+    );
+}
+
+fn rows(bare: &[Measure], levada: &[Measure]) -> [Row; 4] {
     let row = |name, digits, value: fn(&Measure) -> f64| Row {
         name,
         digits,
-        bare: measures[0].iter().map(value).collect(),
-        levada: measures[1].iter().map(value).collect(),
+        bare: bare.iter().map(value).collect(),
+        levada: levada.iter().map(value).collect(),
     };
-    let rows = [
+    [
         row("events/s", 0, |measure| measure.rate),
         row("start to first, s", 2, |measure| measure.first),
         row("CPU s per 100k events", 2, |measure| measure.cpu),
         row("memory, MB", 1, |measure| measure.memory),
-    ];
-    let title = format!("drain of {events} events of 1 KiB, median (min-max) of {ROUNDS} rounds");
-    common::print(&title, &rows);
+    ]
 }

@@ -21,7 +21,9 @@ Examples:
   levada messages list --subscription billing --status undelivered
   levada messages list --event-id ord-8814
   levada messages list --reason http_503 --since PT1H --output json
-  levada messages show 6ec31f2fcd0f49ba-3-1042")]
+  levada messages show 6ec31f2fcd0f49ba-3-1042
+  levada messages redeliver 6ec31f2fcd0f49ba-3-1042
+  levada messages retry-now 6ec31f2fcd0f49ba-3-1042")]
 pub(super) struct Args {
     #[command(subcommand)]
     what: What,
@@ -33,6 +35,10 @@ enum What {
     List(ListArgs),
     /// Show one with its attempts, one after the other.
     Show(ShowArgs),
+    /// Send one again that is at its end, with all its attempts, in a round of its own.
+    Redeliver(ShowArgs),
+    /// Make the attempt that one waits for now.
+    RetryNow(ShowArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -120,6 +126,8 @@ pub(super) async fn run(args: Args, console: &Console) -> Result<(), CliError> {
     match args.what {
         What::List(args) => list(&args, console).await,
         What::Show(args) => show(&args, console).await,
+        What::Redeliver(args) => act(&args, "redeliver", "is sent again", console).await,
+        What::RetryNow(args) => act(&args, "retry-now", "is tried now", console).await,
     }
 }
 
@@ -191,8 +199,27 @@ fn standing(message: &Value) -> String {
     }
 }
 
+/// Has something done about a message.
+async fn act(args: &ShowArgs, act: &str, done: &str, console: &Console) -> Result<(), CliError> {
+    let path = format!("{}/{act}", path_of(&args.id));
+    let message = args.admin.post(&path, &json!({})).await?;
+    if args.admin.output == Output::Json {
+        return write_json(console, &message);
+    }
+    console.line(format_args!(
+        "{} ({}) {done}",
+        args.id,
+        plain(&text(&message, "/event/id"))
+    ))
+}
+
+/// Where a message is in the API.
+fn path_of(id: &str) -> String {
+    format!("/v1/messages/{}", encode(id).replace('/', "%2F"))
+}
+
 async fn show(args: &ShowArgs, console: &Console) -> Result<(), CliError> {
-    let path = format!("/v1/messages/{}", encode(&args.id).replace('/', "%2F"));
+    let path = path_of(&args.id);
     let message = args.admin.get(&path).await?;
     // Before its first attempt the journal knows nothing of a message.
     let (events, logs) = if message["attempts"] == 0 && message["status"] == "queued" {

@@ -2,6 +2,7 @@
 //!
 //! Pure: what to ask ([`address`]), what an answer says ([`read`]), what follows ([`next`]).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -128,16 +129,40 @@ fn encoded(text: &str) -> String {
     encoded
 }
 
+/// Who is asked at an address. The configured headers, which may be secrets, go where the manifest
+/// says, and where a `Location` leads only if that is the provider itself.
+#[must_use]
+pub fn asked(check: &StatusCheck, subscriber: &Sink, url: HttpUrl) -> HttpSink {
+    let (own, ca_certs) = match subscriber {
+        Sink::Http(sink) => (Some(&sink.uri), sink.ca_certs.clone()),
+        Sink::Channel { .. } => (None, None),
+    };
+    let is_own = own.is_some_and(|own| {
+        own.scheme() == url.uri.scheme() && own.authority() == url.uri.authority()
+    });
+    let trusted = is_own || matches!(check.url, StatusUrl::Template(_));
+    HttpSink {
+        url: url.text,
+        uri: url.uri,
+        headers: if trusted {
+            Arc::clone(&check.headers)
+        } else {
+            Arc::from([])
+        },
+        ca_certs,
+    }
+}
+
 /// The request of a check.
 #[must_use]
-pub fn request(check: &StatusCheck, sink: &HttpSink) -> Request<Full<Bytes>> {
+pub fn request(sink: &HttpSink) -> Request<Full<Bytes>> {
     let mut headers = HeaderMap::new();
     headers.insert(header::USER_AGENT, super::request::USER_AGENT);
     headers.insert(
         header::ACCEPT,
         header::HeaderValue::from_static("application/json"),
     );
-    for (name, value) in &*check.headers {
+    for (name, value) in &*sink.headers {
         headers.insert(name.clone(), value.clone());
     }
     let mut request = Request::new(Full::default());
@@ -211,8 +236,6 @@ pub fn next(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn check(url: StatusUrl, receipt: Option<ReceiptFrom>) -> StatusCheck {
@@ -305,6 +328,33 @@ mod tests {
                 "{answer:?}"
             );
         }
+    }
+
+    #[test]
+    fn secrets_go_to_the_provider_and_to_nobody_else() {
+        let headers = [(
+            header::AUTHORIZATION,
+            header::HeaderValue::from_static("secret"),
+        )];
+        let with = |url| StatusCheck {
+            headers: Arc::from(headers.clone()),
+            ..check(url, None)
+        };
+        let sent = |check: &StatusCheck, url: &str| {
+            let sink = asked(check, &sink(), HttpUrl::try_new(url).unwrap());
+            request(&sink).headers().contains_key(header::AUTHORIZATION)
+        };
+        let location = with(StatusUrl::Location);
+        assert!(sent(&location, "http://mail.test/v1/m/7"));
+        for other in [
+            "http://evil.test/",
+            "https://mail.test/",
+            "http://mail.test:81/",
+        ] {
+            assert!(!sent(&location, other), "{other}");
+        }
+        let template = with(StatusUrl::Template("http://status.test/{receipt}".into()));
+        assert!(sent(&template, "http://status.test/7"));
     }
 
     #[test]

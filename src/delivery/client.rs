@@ -22,7 +22,7 @@ use super::{
     Answer, Attempt, AttemptReport, Deliver, ERROR_BODY_BYTES, Failure, Reason, Success, check,
     request,
 };
-use crate::channel::{HttpSink, RetryCodes, StatusCheck};
+use crate::channel::{HttpSink, RetryCodes};
 use crate::clock::{Clock, UnixMillis};
 
 type Pool = legacy::Client<Connector, Full<Bytes>>;
@@ -258,19 +258,14 @@ impl Deliver for Client {
         self.reported(request::build(&attempt), &wanted).await
     }
 
-    async fn ask(
-        &self,
-        check: Arc<StatusCheck>,
-        sink: HttpSink,
-        timeout: Duration,
-    ) -> AttemptReport {
+    async fn ask(&self, sink: HttpSink, timeout: Duration) -> AttemptReport {
         let wanted = Wanted {
             ca_certs: sink.ca_certs.as_ref(),
             timeout,
             retry_codes: &RetryCodes::Standard,
             take_reply: false,
         };
-        self.reported(check::request(&check, &sink), &wanted).await
+        self.reported(check::request(&sink), &wanted).await
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::engine::{AttemptWork, MessageId, SlotId, Store, Work};
 use super::parked::OriginKey;
 use super::tools::Tools;
-use crate::channel::{HttpSink, Sink, Subscription, channel_url};
+use crate::channel::{Sink, Subscription, channel_url};
 use crate::delivery::check;
 use crate::delivery::{Attempt, AttemptReport, Deliver, Failure, Reason, Success};
 use crate::journal::LogRequest;
@@ -93,10 +93,6 @@ async fn ask<D: Deliver>(
     subscription: &Subscription,
     url: &Arc<str>,
 ) -> (AttemptReport, Option<LogRequest>) {
-    let ca_certs = match &subscription.subscriber {
-        Sink::Http(sink) => sink.ca_certs.clone(),
-        Sink::Channel { .. } => None,
-    };
     let delivery = &subscription.delivery;
     let (Some(check), Ok(parsed)) = (&delivery.status_check, HttpUrl::try_new(url)) else {
         let detail = "the subscription has no status check any more, or its address is broken";
@@ -108,21 +104,13 @@ async fn ask<D: Deliver>(
         };
         return (report, None);
     };
-    let sink = HttpSink {
-        url: parsed.text,
-        uri: parsed.uri,
-        headers: Arc::from([]),
-        ca_certs,
-    };
+    let sink = check::asked(check, &subscription.subscriber, parsed);
     let request = tools.journal.is_on().then(|| LogRequest {
         method: "GET",
         url: Arc::clone(url),
-        headers: check::request(check, &sink).into_parts().0.headers,
+        headers: check::request(&sink).into_parts().0.headers,
     });
-    let report = tools
-        .deliver
-        .ask(Arc::clone(check), sink, delivery.timeout)
-        .await;
+    let report = tools.deliver.ask(sink, delivery.timeout).await;
     (report, request)
 }
 

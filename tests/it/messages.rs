@@ -241,8 +241,14 @@ fn a_message_is_sent_again_in_a_round_of_its_own(world: &World) {
     let id = only(&broker)["id"].as_str().unwrap().to_owned();
     let (status, why) = act(&broker, &id, "retry-now");
     assert_eq!(status, 409, "{why}");
-    let (status, shown) = act(&broker, &id, "redeliver");
-    assert_eq!(status, 202, "{shown}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_levada"));
+    command.args(["messages", "redeliver", &id, "--admin"]);
+    let said = command
+        .arg(format!("http://{}", broker.admin))
+        .output()
+        .unwrap();
+    let line = String::from_utf8(said.stdout).unwrap();
+    assert_eq!(line, format!("{id} (bad) is sent again\n"));
     eventually("it was sent again", PATIENCE, || {
         let message = only(&broker);
         message["round"] == 2 && message["final"] == true

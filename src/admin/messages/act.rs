@@ -26,7 +26,10 @@ pub(in crate::admin) enum Act {
 /// Why an act makes no sense for a message as it stands, or that it does.
 fn check(act: Act, known: Option<&Message>) -> Result<(), &'static str> {
     match (act, known) {
-        (Act::Redeliver, Some(known)) if known.is_final || known.status == Status::Sent => Ok(()),
+        (Act::Redeliver, Some(known)) if known.is_final => Ok(()),
+        (Act::Redeliver, Some(known)) if known.status == Status::Sent => {
+            Err("the provider has the message and is still asked what became of it")
+        }
         (Act::Redeliver, Some(_)) => Err(
             "the message is not at its end: it is tried again by itself, or at once by retry-now",
         ),

@@ -91,7 +91,11 @@ impl Engine {
         if self.ready.is_empty() {
             return None;
         }
+        // Checks are no attempts: the limit is not for them.
+        let checks = |id: &MessageId| matches!(self.messages[id.0].phase, Phase::Check(_));
+        let limited = !self.ready.front().is_some_and(checks);
         if let Some(rate) = &mut self.rate
+            && limited
             && !rate.take(now.mono)
         {
             return None;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Happening, Story};
-use crate::channel::{HttpSink, StatusCheck};
+use crate::channel::HttpSink;
 use crate::clock::Clock;
 use crate::delivery::{Attempt, AttemptReport, Deliver, Failure, Reason, Success};
 
@@ -149,7 +149,7 @@ impl Drop for Attempting {
 
 impl Deliver for Sinks {
     /// Nobody tells anything.
-    async fn ask(&self, _: Arc<StatusCheck>, _: HttpSink, _: Duration) -> AttemptReport {
+    async fn ask(&self, _: HttpSink, _: Duration) -> AttemptReport {
         AttemptReport {
             started: self.clock.now(),
             duration: Duration::ZERO,
