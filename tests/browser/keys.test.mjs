@@ -77,7 +77,7 @@ test("keys lead everywhere", async () => {
   await page.locator("#help").waitFor({ state: "visible" });
   await page.keyboard.press("Escape");
   // Closing it gives the focus back, which must not come after the next key.
-  await page.locator("#help").waitFor({ state: "hidden" });
+  await page.waitForFunction(() => !document.querySelector("#help").contains(document.activeElement));
   await page.keyboard.press("/");
   await page.waitForFunction(() => document.activeElement.id === "q");
   await page.keyboard.type("gd?/");

@@ -203,6 +203,8 @@
   letters.checked = cookie("keys") !== "off";
   letters.addEventListener("change", () => keep("keys", letters.checked ? "on" : "off"));
   $("#keys").addEventListener("click", () => help.showModal());
+  // What had the focus in it would go on swallowing keys.
+  help.addEventListener("close", () => { if (help.contains(doc.activeElement)) doc.activeElement.blur(); });
   let before = "";
   function move(step) {
     const rows = $$("tr[data-row]").filter((row) => row.offsetParent !== null || row.getClientRects().length);
@@ -213,7 +215,7 @@
     if (link) link.focus();
   }
   const keys = {
-    "/": () => $("#q").select(),
+    "/": () => { $("#q").focus(); $("#q").select(); },
     "?": () => help.showModal(),
     n: () => { const newer = $("[data-newer]"); if (newer) newer.click(); },
     j: () => move(1),
