@@ -60,14 +60,8 @@ pub struct Attempt {
     /// Headers to send besides those that travel with the event and those of the sink, for an
     /// event that lost its own on the way. Usually empty.
     pub pass_through: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl Attempt {
-    /// The headers of the request as they go out, for the journal. Secrets are not masked here.
-    #[must_use]
-    pub fn request_headers(&self) -> HeaderMap {
-        request::build(self).into_parts().0.headers
-    }
+    /// Whether the report is to hold the headers of the request.
+    pub tell_request: bool,
 }
 
 /// What became of an attempt.
@@ -77,6 +71,8 @@ pub struct AttemptReport {
     pub started: UnixMillis,
     /// How long it took.
     pub duration: Duration,
+    /// The headers of the request as they went out, if they were asked for. Secrets are not masked.
+    pub request: Option<HeaderMap>,
     /// What the sink answered, when it did; for the journal and for status checks.
     pub answer: Option<Answer>,
     /// The outcome.

@@ -130,12 +130,14 @@ impl Client {
     }
 
     async fn reported(&self, request: Request<Full<Bytes>>, wanted: &Wanted<'_>) -> AttemptReport {
+        let told = wanted.tell_request.then(|| request.headers().clone());
         let started: UnixMillis = self.shared.clock.now();
         let begun = Instant::now();
         let (answer, result) = self.exchange(request, wanted).await;
         AttemptReport {
             started,
             duration: begun.elapsed(),
+            request: told,
             answer,
             result,
         }
@@ -245,6 +247,7 @@ pub(super) struct Wanted<'a> {
     pub(super) timeout: Duration,
     pub(super) retry_codes: &'a RetryCodes,
     pub(super) take_reply: bool,
+    pub(super) tell_request: bool,
 }
 
 impl Deliver for Client {
@@ -254,6 +257,7 @@ impl Deliver for Client {
             timeout: attempt.timeout,
             retry_codes: &attempt.retry_codes,
             take_reply: attempt.take_reply,
+            tell_request: attempt.tell_request,
         };
         self.reported(request::build(&attempt), &wanted).await
     }
@@ -264,6 +268,7 @@ impl Deliver for Client {
             timeout,
             retry_codes: &RetryCodes::Standard,
             take_reply: false,
+            tell_request: true,
         };
         self.reported(check::request(&sink), &wanted).await
     }

@@ -44,6 +44,7 @@ async fn post_to(
         timeout,
         retry_codes: &RetryCodes::Standard,
         take_reply: false,
+        tell_request: false,
     };
     client.exchange(request, &wanted).await
 }

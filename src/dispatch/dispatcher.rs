@@ -245,11 +245,21 @@ impl<D: Deliver> Dispatcher<D> {
             Done::Attempted(id, report, request) => {
                 self.metrics.attempt(&report);
                 self.engine.receipt(self.receipt(&report));
-                let told = request.map(|request| Told::new(&report, request));
+                let told = request.map(|request| Told {
+                    started: report.started,
+                    duration: report.duration,
+                    answer: report.answer,
+                    request,
+                });
                 self.engine.attempted_told(id, report.result, told, now);
             }
             Done::Checked(id, report, request) => {
-                let told = request.map(|request| Told::new(&report, request));
+                let told = request.map(|request| Told {
+                    started: report.started,
+                    duration: report.duration,
+                    answer: report.answer.clone(),
+                    request,
+                });
                 let answer = report.answer.as_ref();
                 self.engine
                     .checked_told(id, &report.result, answer, told, now);

@@ -99,18 +99,20 @@ async fn ask<D: Deliver>(
         let report = AttemptReport {
             started: tools.clock.now(),
             duration: Duration::ZERO,
+            request: None,
             answer: None,
             result: Err(Failure::without_answer(Reason::PipelineError, detail)),
         };
         return (report, None);
     };
     let sink = check::asked(check, &subscription.subscriber, parsed);
+    let mut report = tools.deliver.ask(sink, delivery.timeout).await;
+    let headers = report.request.take().unwrap_or_default();
     let request = tools.journal.is_on().then(|| LogRequest {
         method: "GET",
         url: Arc::clone(url),
-        headers: check::request(&sink).into_parts().0.headers,
+        headers,
     });
-    let report = tools.deliver.ask(sink, delivery.timeout).await;
     (report, request)
 }
 
@@ -177,13 +179,17 @@ async fn attempt<D: Deliver>(
                 retry_codes: delivery.retry_codes.clone(),
                 take_reply: work.take_reply,
                 pass_through: Vec::new(),
+                tell_request: told,
             };
-            let request = told.then(|| LogRequest {
+            let url = told.then(|| Arc::clone(&attempt.sink.url));
+            let mut report = tools.deliver.attempt(attempt).await;
+            let headers = report.request.take().unwrap_or_default();
+            let request = url.map(|url| LogRequest {
                 method: "POST",
-                url: Arc::clone(&attempt.sink.url),
-                headers: attempt.request_headers(),
+                url,
+                headers,
             });
-            (tools.deliver.attempt(attempt).await, request)
+            (report, request)
         }
         Sink::Channel { topic, name } => {
             let request = told.then(|| LogRequest {
@@ -214,6 +220,7 @@ async fn attempt<D: Deliver>(
             let report = AttemptReport {
                 started,
                 duration: began.elapsed(),
+                request: None,
                 answer: None,
                 result,
             };

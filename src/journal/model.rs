@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 use crate::channel::Subscription;
 use crate::clock::UnixMillis;
-use crate::delivery::Answer;
+use crate::delivery::{Answer, Reason};
 use crate::event::Event;
 use crate::log::{Offset, TopicPartition};
 use crate::message::MessageId;
@@ -124,8 +124,8 @@ pub struct MessageState {
     pub is_final: bool,
     /// Why it ended undelivered.
     pub failure: Option<FinalReason>,
-    /// Why the last attempt or check failed: a name of the closed list, such as `http_503`.
-    pub last_reason: Option<String>,
+    /// Why the last attempt or check failed.
+    pub last_reason: Option<Reason>,
     /// Attempts made, in all rounds.
     pub attempts: u32,
     /// Attempts that this round may have: retry + 1.
@@ -150,7 +150,7 @@ pub struct StatusEvent {
     /// Whether another attempt may follow.
     pub retryable: bool,
     /// Why, for a failure.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
 }
 
 /// What kind of request a log entry tells of.
@@ -193,7 +193,7 @@ pub type LogResponse = Answer;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogError {
     /// From the closed list of reasons.
-    pub kind: String,
+    pub kind: Reason,
     /// In words.
     pub message: String,
 }
@@ -228,8 +228,8 @@ pub struct DeliveryLog {
     pub started: UnixMillis,
     /// How long it took.
     pub duration: Duration,
-    /// Why it failed, from the closed list; `None`: it succeeded.
-    pub reason: Option<String>,
+    /// Why it failed; `None`: it succeeded.
+    pub reason: Option<Reason>,
     /// Whether another attempt may follow.
     pub retryable: bool,
     /// The request.

@@ -3,6 +3,7 @@
 //!
 //! One [`Store`] writes; a [`SqliteReader`] answers beside it, on connections of its own.
 
+mod batch;
 mod charts;
 mod codes;
 mod reader;

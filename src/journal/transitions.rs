@@ -6,6 +6,7 @@
 
 use super::model::{FinalReason, Status, StatusEvent};
 use crate::clock::UnixMillis;
+use crate::delivery::Reason;
 
 /// What an attempt or a status check came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,14 +84,14 @@ pub fn follow(outcome: Outcome) -> (&'static [Status], Standing) {
 }
 
 /// What the events of an outcome tell besides the status.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Facts {
     /// The attempt or check, from 1.
     pub attempt: u32,
     /// Attempts that the round may have.
     pub max_attempts: u32,
     /// Why it failed.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// When.
     pub at: UnixMillis,
     /// When the round began to wait, before its first attempt; `None`: that is told already.
@@ -100,13 +101,13 @@ pub struct Facts {
 /// The events of an outcome, oldest first.
 #[must_use]
 pub fn events(outcome: Outcome, facts: &Facts) -> Vec<StatusEvent> {
-    let event = |status, at, attempt, reason: Option<&String>| StatusEvent {
+    let event = |status, at, attempt, reason: Option<Reason>| StatusEvent {
         status,
         at,
         attempt,
         max_attempts: facts.max_attempts,
         retryable: outcome == Outcome::Retry && reason.is_some(),
-        reason: reason.cloned(),
+        reason,
     };
     let queued = facts.queued.map(|at| event(Status::Queued, at, 0, None));
     let (statuses, _) = follow(outcome);
@@ -116,7 +117,7 @@ pub fn events(outcome: Outcome, facts: &Facts) -> Vec<StatusEvent> {
             *status,
             facts.at,
             facts.attempt,
-            facts.reason.as_ref().filter(|_| failed),
+            facts.reason.filter(|_| failed),
         )
     });
     queued.into_iter().chain(then).collect()
@@ -168,7 +169,7 @@ mod tests {
                 let facts = Facts {
                     attempt: 1,
                     max_attempts: 9,
-                    reason: Some("http_503".into()),
+                    reason: Some(Reason::Http(503)),
                     at: UnixMillis(1),
                     queued: (at == 0).then_some(UnixMillis(0)),
                 };
@@ -200,16 +201,13 @@ mod tests {
         let facts = Facts {
             attempt: 3,
             max_attempts: 9,
-            reason: Some("http_503".into()),
+            reason: Some(Reason::Http(503)),
             at: UnixMillis(5),
             queued: None,
         };
         let events = events(Outcome::Retry, &facts);
-        assert_eq!(events[0].reason.as_deref(), Some("http_503"));
+        assert_eq!(events[0].reason, Some(Reason::Http(503)));
         assert!(events[0].retryable);
-        assert_eq!(
-            (events[1].status, events[1].reason.as_deref()),
-            (Status::Queued, None)
-        );
+        assert_eq!((events[1].status, events[1].reason), (Status::Queued, None));
     }
 }

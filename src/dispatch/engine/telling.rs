@@ -10,7 +10,7 @@ use crate::channel::Subscription;
 use crate::clock::UnixMillis;
 use crate::delivery::check::{self, Found};
 use crate::delivery::retry::{self, GiveUp};
-use crate::delivery::{Answer, AttemptReport, Failure, Reason, Success};
+use crate::delivery::{Answer, Failure, Reason, Success};
 use crate::event::Event;
 use crate::journal::transitions::{self, Facts, Outcome};
 use crate::journal::{
@@ -26,17 +26,6 @@ pub(crate) struct Told {
     pub(crate) duration: Duration,
     pub(crate) answer: Option<Answer>,
     pub(crate) request: LogRequest,
-}
-
-impl Told {
-    pub(crate) fn new(report: &AttemptReport, request: LogRequest) -> Self {
-        Self {
-            started: report.started,
-            duration: report.duration,
-            answer: report.answer.clone(),
-            request,
-        }
-    }
 }
 
 /// What an attempt led to.
@@ -76,6 +65,7 @@ pub(super) struct Telling {
 struct Draft {
     key: MessageKey,
     event: Arc<Event>,
+    kind: LogKind,
     phase: &'static str,
     round: u32,
     attempt: u32,
@@ -152,6 +142,10 @@ impl Engine {
         Some(Draft {
             key: self.key(message, slot)?,
             event: Arc::clone(event?),
+            kind: match message.phase {
+                Phase::Check(_) => LogKind::StatusCheck,
+                _ => LogKind::Attempt,
+            },
             phase,
             round: round(message),
             attempt,
@@ -163,7 +157,7 @@ impl Engine {
             error: failure
                 .filter(|_| told.answer.is_none())
                 .map(|failure| LogError {
-                    kind: failure.reason.to_string(),
+                    kind: failure.reason,
                     message: failure.detail.clone(),
                 }),
             told,
@@ -235,7 +229,7 @@ impl Engine {
         let facts = Facts {
             attempt: message.attempts,
             max_attempts: self.subscription.delivery.retry.saturating_add(1),
-            reason: reason.map(|reason| reason.to_string()),
+            reason,
             at: now.wall,
             queued: (message.attempts == 0).then_some(key.accepted),
         };
@@ -333,7 +327,7 @@ fn state(outcome: Outcome, facts: &Facts, round: u32, next: Option<UnixMillis>) 
         status: standing.status,
         is_final: standing.is_final,
         failure: standing.failure,
-        last_reason: facts.reason.clone(),
+        last_reason: facts.reason,
         attempts: facts.attempt,
         max_attempts: facts.max_attempts,
         next_attempt: next,
@@ -381,7 +375,7 @@ impl Draft {
         };
         if let Verdict::SentUnknown(why) = verdict {
             self.error = Some(LogError {
-                kind: Reason::InvalidResponse.to_string(),
+                kind: Reason::InvalidResponse,
                 message: why.clone(),
             });
         }
@@ -447,7 +441,7 @@ impl Draft {
         Facts {
             attempt,
             max_attempts: self.max_attempts,
-            reason: self.reason.map(|reason| reason.to_string()),
+            reason: self.reason,
             at: now.wall,
             queued: first,
         }
@@ -466,18 +460,14 @@ impl Draft {
             _ => Trigger::Retry,
         };
         let log = DeliveryLog {
-            kind: if self.phase == "check" {
-                LogKind::StatusCheck
-            } else {
-                LogKind::Attempt
-            },
+            kind: self.kind,
             phase: self.phase,
             trigger,
             round: self.round,
             attempt: self.attempt,
             started: self.told.started,
             duration: self.told.duration,
-            reason: self.reason.map(|reason| reason.to_string()),
+            reason: self.reason,
             retryable: self.retryable,
             request: self.told.request,
             response: self.told.answer,

@@ -153,6 +153,7 @@ impl Deliver for Sinks {
         AttemptReport {
             started: self.clock.now(),
             duration: Duration::ZERO,
+            request: None,
             answer: None,
             result: Err(Failure::without_answer(Reason::ConnectRefused, "scripted")),
         }
@@ -187,6 +188,7 @@ impl Deliver for Sinks {
         AttemptReport {
             started,
             duration: began.elapsed(),
+            request: None,
             answer: None,
             result,
         }

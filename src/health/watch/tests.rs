@@ -37,6 +37,7 @@ fn failed() -> AttemptReport {
     AttemptReport {
         started: UnixMillis(0),
         duration: Duration::from_millis(40),
+        request: None,
         answer: None,
         result: Err(Failure {
             code: Some(503),

@@ -170,7 +170,7 @@ async fn guarantee_10_a_full_or_broken_journal_stops_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let journal = start(open(directory.path()), Bounds::default());
     let other = Connection::open(directory.path().join("segment-000001.db")).unwrap();
-    other.execute_batch("drop table attempt").unwrap();
+    other.execute_batch("drop table entry").unwrap();
     let ticket = journal.tell(0);
     let waits = journal.recorder.stored(ticket);
     tokio::time::timeout(PATIENCE * 4, waits)

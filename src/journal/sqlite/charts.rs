@@ -110,14 +110,16 @@ pub(super) fn reasons(
     for known in segments.known.clone() {
         let connection = segments.open(&known)?;
         let mut statement = connection.prepare_cached(
-            "select r.text, sum(s.n), min(s.minute), max(s.minute), p.at, p.text from stat s
-             join name r on r.id = s.reason left join sample p on p.sub = s.sub and p.reason = s.reason
+            "select s.reason, sum(s.n), min(s.minute), max(s.minute), p.at, p.text from stat s
+             left join sample p on p.sub = s.sub and p.reason = s.reason
              where s.sub = (select id from name where text = ?) and s.minute >= ? and s.minute < ? and s.outcome > 0
-             group by r.text",
+             group by s.reason",
         )?;
         let mut rows = statement.query(rusqlite::params![subscription, from, to])?;
         while let Some(row) = rows.next()? {
-            let reason: String = row.get(0)?;
+            let Some(reason) = codes::reason_name(row.get(0)?) else {
+                continue;
+            };
             let last_minute = UnixMillis(row.get::<_, i64>(3)? * MINUTE);
             // The sample is of the last failure; it may be later than the span.
             let sampled: Option<i64> = row.get(4)?;

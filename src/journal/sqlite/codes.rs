@@ -1,6 +1,8 @@
 //! Numbers in the tables for what is a word elsewhere.
 
-use crate::journal::{FinalReason, LogKind, Status, Trigger};
+use crate::clock::UnixMillis;
+use crate::delivery::Reason;
+use crate::journal::{FinalReason, LogKind, Status, StatusEvent, StoredStatus, Trigger};
 
 /// `delivered` is 2: the partial indexes know it.
 pub(super) fn of_status(status: Status) -> i64 {
@@ -34,6 +36,96 @@ pub(super) fn failure(code: i64) -> Option<FinalReason> {
     FinalReason::ALL
         .into_iter()
         .find(|reason| of_failure(*reason) == code)
+}
+
+/// A status code stands for itself, all else for less than 100; 0 is free for "none".
+pub(super) fn of_reason(reason: Reason) -> i64 {
+    match reason {
+        Reason::Http(code) => code.into(),
+        Reason::ConnectRefused => 1,
+        Reason::ConnectTimeout => 2,
+        Reason::AttemptTimeout => 3,
+        Reason::ConnectionReset => 4,
+        Reason::Dns => 5,
+        Reason::Tls => 6,
+        Reason::InvalidResponse => 7,
+        Reason::BodyTooLarge => 8,
+        Reason::AddressBlocked => 9,
+        Reason::Interrupted => 10,
+        Reason::PipelineError => 11,
+    }
+}
+
+pub(super) fn reason(code: i64) -> Option<Reason> {
+    Some(match code {
+        1 => Reason::ConnectRefused,
+        2 => Reason::ConnectTimeout,
+        3 => Reason::AttemptTimeout,
+        4 => Reason::ConnectionReset,
+        5 => Reason::Dns,
+        6 => Reason::Tls,
+        7 => Reason::InvalidResponse,
+        8 => Reason::BodyTooLarge,
+        9 => Reason::AddressBlocked,
+        10 => Reason::Interrupted,
+        11 => Reason::PipelineError,
+        100.. => Reason::Http(u16::try_from(code).ok()?),
+        _ => return None,
+    })
+}
+
+/// The name of the reason in a column.
+pub(super) fn reason_name(code: Option<i64>) -> Option<String> {
+    code.and_then(reason).map(|reason| reason.to_string())
+}
+
+const PHASES: [&str; 4] = ["subscriber", "reply", "dead-letter", "check"];
+
+pub(super) fn of_phase(phase: &str) -> i64 {
+    let at = PHASES.iter().position(|known| *known == phase);
+    at.and_then(|at| i64::try_from(at).ok()).unwrap_or(0)
+}
+
+pub(super) fn phase(code: i64) -> &'static str {
+    let at = usize::try_from(code).unwrap_or(0);
+    PHASES.get(at).copied().unwrap_or(PHASES[0])
+}
+
+/// Bytes of a packed change of status.
+const PACKED: usize = 20;
+
+/// Appends a change of status to packed ones: status, retryable, reason (2 bytes), attempt and
+/// attempts at most (4 each), time (8), all little-endian.
+pub(super) fn pack(event: &StatusEvent, into: &mut Vec<u8>) {
+    let small = |code: i64| u8::try_from(code).unwrap_or(0);
+    let reason = event.reason.map_or(0, of_reason);
+    into.extend([small(of_status(event.status)), event.retryable.into()]);
+    into.extend(u16::try_from(reason).unwrap_or(0).to_le_bytes());
+    into.extend(event.attempt.to_le_bytes());
+    into.extend(event.max_attempts.to_le_bytes());
+    into.extend(event.at.0.to_le_bytes());
+}
+
+/// Undoes [`pack`]; the first has the number `number`.
+pub(super) fn unpack(packed: &[u8], number: u32) -> Vec<StoredStatus> {
+    let one = |(number, bytes): (u32, &[u8])| {
+        let four = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
+        let time = std::array::from_fn(|byte| bytes[12 + byte]);
+        let reason_code = u16::from_le_bytes([bytes[2], bytes[3]]);
+        StoredStatus {
+            number,
+            status: status(bytes[0].into()),
+            at: UnixMillis(i64::from_le_bytes(time)),
+            attempt: four(4),
+            max_attempts: four(8),
+            retryable: bytes[1] != 0,
+            reason: reason_name(Some(reason_code.into())),
+        }
+    };
+    (number..)
+        .zip(packed.chunks_exact(PACKED))
+        .map(one)
+        .collect()
 }
 
 pub(super) fn of_kind(kind: LogKind) -> i64 {
@@ -79,9 +171,11 @@ pub(super) fn unsigned(number: i64) -> u64 {
     u64::from_ne_bytes(number.to_ne_bytes())
 }
 
-/// The hash that event ids are found by.
+/// The hash that event ids are found by: FNV-1a. Texts are compared after it.
 pub(super) fn event_hash(id: &str) -> i64 {
-    let (hash, _) = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id.as_bytes()).as_u64_pair();
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     signed(hash)
 }
 
@@ -123,9 +217,47 @@ mod tests {
         for reason in FinalReason::ALL {
             assert_eq!(failure(of_failure(reason)), Some(reason));
         }
+        for code in (1..=11).chain([100, 503, 999]) {
+            assert_eq!(reason(code).map(of_reason), Some(code));
+        }
+        assert_eq!((reason(0), reason(12)), (None, None));
+        for name in PHASES {
+            assert_eq!(phase(of_phase(name)), name);
+        }
         for number in [0, 1, u64::MAX, 1 << 63] {
             assert_eq!(unsigned(signed(number)), number);
         }
+    }
+
+    #[test]
+    fn changes_of_status_come_back_in_order() {
+        let event = |status, attempt, reason| StatusEvent {
+            status,
+            at: UnixMillis(1_790_000_000_123 + i64::from(attempt)),
+            attempt,
+            max_attempts: 9,
+            retryable: true,
+            reason,
+        };
+        let events = [
+            event(Status::Undelivered, u32::MAX, Some(Reason::Http(503))),
+            event(Status::Queued, 3, None),
+        ];
+        let mut packed = Vec::new();
+        events.iter().for_each(|event| pack(event, &mut packed));
+        let stored = unpack(&packed, 7);
+        assert_eq!(stored.len(), 2);
+        for (number, (stored, event)) in (7..).zip(stored.iter().zip(&events)) {
+            assert_eq!((stored.number, stored.status), (number, event.status));
+            assert_eq!((stored.at, stored.attempt), (event.at, event.attempt));
+            assert_eq!((stored.max_attempts, stored.retryable), (9, true));
+            let reason = event.reason.map(|reason| reason.to_string());
+            assert_eq!(stored.reason, reason);
+        }
+        assert!(
+            unpack(&packed[..19], 1).is_empty(),
+            "a broken one is left out"
+        );
     }
 
     #[test]

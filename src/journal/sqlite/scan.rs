@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use tokio::time::Instant;
 
 use super::codes;
+use super::schema::BLOCK_BITS;
 use crate::clock::UnixMillis;
 use crate::journal::{EventFacts, Filter, Message};
 use crate::message::MessageId;
@@ -81,6 +82,8 @@ struct Numbers {
     reasons: Vec<i64>,
     kind: Option<i64>,
     source: Option<i64>,
+    /// Blocks of event ids, where one is asked for.
+    blocks: i64,
 }
 
 /// A part of an index with equal first columns.
@@ -147,10 +150,11 @@ fn numbers(connection: &Connection, filter: &Filter) -> rusqlite::Result<Option<
             subs.retain(|sub| of_channels.contains(sub));
         }
     }
-    let mut reasons = Vec::new();
-    for reason in &filter.reason {
-        reasons.extend(name(reason)?);
-    }
+    let reasons: Vec<i64> = filter
+        .reason
+        .iter()
+        .filter_map(|reason| reason.parse().ok().map(codes::of_reason))
+        .collect();
     let kind = match &filter.event_type {
         Some(text) => name(text)?,
         None => None,
@@ -175,12 +179,19 @@ fn numbers(connection: &Connection, filter: &Filter) -> rusqlite::Result<Option<
     }
     subs.sort_unstable();
     subs.dedup();
+    let blocks = if filter.event_id.is_some() {
+        let last = "select coalesce(max(id), 0) from message";
+        connection.query_row(last, [], |row| row.get::<_, i64>(0))? >> BLOCK_BITS
+    } else {
+        0
+    };
     Ok((!lacks).then_some(Numbers {
         status,
         subs,
         reasons,
         kind,
         source,
+        blocks: blocks + 1,
     }))
 }
 
@@ -192,7 +203,12 @@ fn streams(filter: &Filter, numbers: &Numbers) -> Vec<Stream> {
     };
     if let Some(id) = &filter.event_id {
         let hash = codes::event_hash(id);
-        return vec![stream("message_event", vec![("event_hash", hash)], "")];
+        return (0..numbers.blocks)
+            .map(|block| {
+                let prefix = vec![("block", block), ("event_hash", hash)];
+                stream("message_event", prefix, "")
+            })
+            .collect();
     }
     let subs = &numbers.subs;
     if !numbers.reasons.is_empty() && !subs.is_empty() {
@@ -340,7 +356,7 @@ fn message(connection: &Connection, row: &Row<'_>, key: Key) -> rusqlite::Result
         status: codes::status(row.get(4)?),
         is_final: row.get(5)?,
         failure: failure.and_then(codes::failure),
-        last_reason: reason.map(&mut name).transpose()?,
+        last_reason: codes::reason_name(reason),
         attempts: row.get(10)?,
         max_attempts: row.get(16)?,
         next_attempt: next.map(UnixMillis),

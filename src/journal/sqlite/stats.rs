@@ -27,12 +27,13 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    /// Counts an attempt on the subscriber. `reason` is the number of its name, 0 for a success.
-    pub(super) fn count(&mut self, sub: i64, reason: i64, log: &DeliveryLog) {
+    /// Counts an attempt on the subscriber.
+    pub(super) fn count(&mut self, sub: i64, log: &DeliveryLog) {
         if log.kind != LogKind::Attempt || log.phase != "subscriber" {
             return;
         }
-        let outcome = match (&log.reason, log.retryable) {
+        let reason = log.reason.map_or(0, codes::of_reason);
+        let outcome = match (log.reason, log.retryable) {
             (None, _) => 0,
             (Some(_), true) => 1,
             (Some(_), false) => 2,

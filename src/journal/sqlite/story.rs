@@ -11,7 +11,7 @@ use crate::clock::UnixMillis;
 use crate::journal::{StoredLog, StoredStatus, Story, Wait, mask};
 use crate::message::MessageId;
 
-/// Of many requests the first and the last are told.
+/// Of many entries the first and the last are told.
 const FIRST: i64 = 50;
 const LAST: i64 = 200;
 
@@ -19,76 +19,76 @@ pub(super) fn story(segments: &mut Segments<'_>, id: MessageId) -> rusqlite::Res
     for known in segments.known.clone() {
         let connection = segments.open(&known)?;
         if let Some((row, message)) = scan::find(connection, id)? {
+            let (statuses, logs) = entries(connection, row)?;
             return Ok(Some(Story {
                 message,
-                statuses: statuses(connection, row)?,
-                logs: logs(connection, row)?,
+                statuses,
+                logs,
             }));
         }
     }
     Ok(None)
 }
 
-fn statuses(connection: &Connection, message: i64) -> rusqlite::Result<Vec<StoredStatus>> {
+fn entries(
+    connection: &Connection,
+    message: i64,
+) -> rusqlite::Result<(Vec<StoredStatus>, Vec<StoredLog>)> {
     let mut statement = connection.prepare_cached(
-        "select n, status, at, attempt, max_attempts, retryable, reason from status_change where message = ?1
-         and (n <= ?2 or n > (select max(n) from status_change where message = ?1) - ?3) order by n",
+        "select e.n, e.change, e.statuses, e.kind, e.phase, e.cause, e.round, e.attempt, e.started, e.duration_us,
+           e.reason, n.text, m.text, coalesce(u.text, e.url), e.request, e.code, e.response, e.body, e.truncated,
+           e.error_kind, e.error_text, e.wait_ms, e.planned_ms, e.wait_flags
+         from entry e left join name n on n.id = e.node left join name m on m.id = e.method
+           left join name u on u.id = e.url
+         where e.message = ?1 and (e.n <= ?2 or e.n > (select max(n) from entry where message = ?1) - ?3)
+         order by e.n",
     )?;
-    let rows = statement.query_map([message, FIRST, LAST], |row| {
-        Ok(StoredStatus {
-            number: row.get(0)?,
-            status: codes::status(row.get(1)?),
-            at: UnixMillis(row.get(2)?),
-            attempt: row.get(3)?,
-            max_attempts: row.get(4)?,
-            retryable: row.get(5)?,
-            reason: row.get(6)?,
-        })
-    })?;
-    rows.collect()
+    let mut rows = statement.query([message, FIRST, LAST])?;
+    let (mut statuses, mut logs) = (Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        if let Some(packed) = row.get::<_, Option<Vec<u8>>>(2)? {
+            statuses.extend(codes::unpack(&packed, row.get(1)?));
+        }
+        if let Some(kind) = row.get(3)? {
+            logs.push(log(row, kind)?);
+        }
+    }
+    Ok((statuses, logs))
 }
 
-fn logs(connection: &Connection, message: i64) -> rusqlite::Result<Vec<StoredLog>> {
-    let mut statement = connection.prepare_cached(
-        "select n, kind, phase, cause, round, attempt, started, duration_us, reason, node, method, url, request,
-           code, response, body, truncated, error_kind, error_text, wait_ms, planned_ms, wait_flags
-         from attempt where message = ?1
-         and (n <= ?2 or n > (select max(n) from attempt where message = ?1) - ?3) order by n",
-    )?;
-    let rows = statement.query_map([message, FIRST, LAST], log)?;
-    rows.collect()
-}
-
-fn log(row: &Row<'_>) -> rusqlite::Result<StoredLog> {
+fn log(row: &Row<'_>, kind: i64) -> rusqlite::Result<StoredLog> {
     let headers = |at: usize| -> rusqlite::Result<Vec<(String, String)>> {
         let text: Option<String> = row.get(at)?;
         Ok(text.map(|text| mask::from_json(&text)).unwrap_or_default())
     };
-    let error: Option<String> = row.get(17)?;
-    let delay: Option<i64> = row.get(19)?;
-    let planned: Option<i64> = row.get(20)?;
-    let flags: i64 = row.get(21)?;
+    let text = |at: usize| -> rusqlite::Result<String> {
+        Ok(row.get::<_, Option<String>>(at)?.unwrap_or_default())
+    };
+    let delay: Option<i64> = row.get(21)?;
+    let planned: Option<i64> = row.get(22)?;
+    let flags = row.get::<_, Option<i64>>(23)?.unwrap_or(0);
     let millis = |millis: i64| Duration::from_millis(codes::unsigned(millis.max(0)));
+    let error = codes::reason_name(row.get(19)?);
     Ok(StoredLog {
         number: row.get(0)?,
-        kind: codes::kind(row.get(1)?),
-        phase: row.get(2)?,
-        trigger: codes::trigger(row.get(3)?),
-        round: row.get(4)?,
-        attempt: row.get(5)?,
-        started: UnixMillis(row.get(6)?),
-        duration_us: codes::unsigned(row.get(7)?),
-        reason: row.get(8)?,
-        node: row.get(9)?,
-        method: row.get(10)?,
-        url: row.get(11)?,
-        request_headers: headers(12)?,
-        code: row.get(13)?,
-        response_headers: headers(14)?,
-        body: row.get::<_, Option<Vec<u8>>>(15)?.unwrap_or_default(),
-        truncated: row.get(16)?,
+        kind: codes::kind(kind),
+        phase: codes::phase(row.get(4)?).to_owned(),
+        trigger: codes::trigger(row.get(5)?),
+        round: row.get(6)?,
+        attempt: row.get(7)?,
+        started: UnixMillis(row.get(8)?),
+        duration_us: codes::unsigned(row.get(9)?),
+        reason: codes::reason_name(row.get(10)?),
+        node: text(11)?,
+        method: text(12)?,
+        url: text(13)?,
+        request_headers: headers(14)?,
+        code: row.get(15)?,
+        response_headers: headers(16)?,
+        body: row.get::<_, Option<Vec<u8>>>(17)?.unwrap_or_default(),
+        truncated: row.get::<_, Option<bool>>(18)?.unwrap_or(false),
         error: match error {
-            Some(kind) => Some((kind, row.get::<_, Option<String>>(18)?.unwrap_or_default())),
+            Some(kind) => Some((kind, text(20)?)),
             None => None,
         },
         wait: delay.map(|delay| Wait {

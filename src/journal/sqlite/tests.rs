@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use super::*;
 use crate::channel::ResourceName;
 use crate::clock::UnixMillis;
-use crate::delivery::Answer;
+use crate::delivery::{Answer, Reason};
 use crate::dispatch::testing::subscription;
 use crate::event::Event;
 use crate::journal::Message;
@@ -67,7 +67,7 @@ pub(in crate::journal) fn change(
     let now = accepted.plus(Duration::from_millis(u64::from(attempt) * 10));
     let mut request = HeaderMap::new();
     request.insert("authorization", HeaderValue::from_static("Bearer secret"));
-    let reason = reason.map(str::to_owned);
+    let reason: Option<Reason> = reason.map(|reason| reason.parse().unwrap());
     Change {
         key: MessageKey {
             id: MessageId::new(&subscription.uid, &at, Offset(offset)),
@@ -85,7 +85,7 @@ pub(in crate::journal) fn change(
             status,
             is_final: matches!(status, Status::Delivered | Status::Undelivered),
             failure: (status == Status::Undelivered).then_some(FinalReason::FatalError),
-            last_reason: reason.clone(),
+            last_reason: reason,
             attempts: attempt,
             max_attempts: 4,
             next_attempt: (status == Status::Queued).then_some(now),
@@ -97,7 +97,7 @@ pub(in crate::journal) fn change(
             attempt,
             max_attempts: 4,
             retryable: status == Status::Queued,
-            reason: reason.clone(),
+            reason,
         }],
         log: Some(Box::new(DeliveryLog {
             kind: LogKind::Attempt,
@@ -111,7 +111,7 @@ pub(in crate::journal) fn change(
             attempt,
             started: now,
             duration: Duration::from_millis(40),
-            reason: reason.clone(),
+            reason,
             retryable: status == Status::Queued,
             request: LogRequest {
                 method: "POST",
@@ -404,13 +404,13 @@ async fn a_bounded_search_says_how_far_it_came_and_goes_on_there() {
         .map(|offset| delivered("sub", offset))
         .collect();
     store
-        .write(&[change("sub", 0, 1, Status::Delivered, Some("odd one"))])
+        .write(&[change("sub", 0, 1, Status::Delivered, Some("tls"))])
         .unwrap();
     store.write(&many).unwrap();
     let filter = Filter {
         is_final: Some(true),
         event_source: Some("/s".into()),
-        reason: vec!["odd one".into()],
+        reason: vec!["tls".into()],
         ..Filter::default()
     };
     let mut request = first(10);
