@@ -127,8 +127,13 @@ fn tell(subscription: &Arc<Subscription>, number: u64, batch: &mut Vec<Change>) 
     }
 }
 
+/// The id of an event.
+pub(crate) fn event_id(number: u64) -> String {
+    format!("order-{number}-{:08x}", number.wrapping_mul(0x9E37_79B1))
+}
+
 fn event(number: u64) -> Event {
-    let id = format!("order-{number}-{:08x}", number.wrapping_mul(0x9E37_79B1));
+    let id = event_id(number);
     let source = format!("/shops/{}", number % 20);
     let kind = ["placed", "paid", "sent", "returned"][usize::try_from(number % 4).unwrap_or(0)];
     let mut headers = Headers::builder(5, 160);

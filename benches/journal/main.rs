@@ -171,11 +171,7 @@ fn questions(messages: u64) -> Vec<(&'static str, Filter)> {
         (
             "an event id",
             with(&|f| {
-                f.event_id = Some(format!(
-                    "order-{}-{:08x}",
-                    7,
-                    7_u64.wrapping_mul(0x9E37_79B1)
-                ))
+                f.event_id = Some(fill::event_id(7));
             }),
         ),
         (

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::fallible_streaming_iterator::FallibleStreamingIterator as _;
+use rusqlite::{Connection, OptionalExtension as _, Row, Rows};
 use tokio::time::Instant;
 
 use super::codes;
@@ -15,6 +16,8 @@ use crate::message::MessageId;
 const WALK: usize = 20_000;
 /// How long it walks.
 const WALK_TIME: Duration = Duration::from_millis(50);
+/// Parts of indexes that are walked side by side.
+const STREAMS: usize = 256;
 /// So often the time is looked at.
 const LOOK: usize = 256;
 
@@ -84,6 +87,7 @@ struct Numbers {
     source: Option<i64>,
     /// Blocks of event ids, where one is asked for.
     blocks: i64,
+    event_hash: i64,
 }
 
 /// A part of an index with equal first columns.
@@ -94,7 +98,7 @@ struct Stream {
     partial: &'static str,
 }
 
-/// Messages of a segment that fit, at most `limit`.
+/// Messages of a segment that fit, at most `limit`, in the order of the walk.
 pub(super) fn scan(
     connection: &Connection,
     filter: &Filter,
@@ -105,16 +109,56 @@ pub(super) fn scan(
     let Some(numbers) = numbers(connection, filter)? else {
         return Ok(Found::default());
     };
-    let mut all = Found::default();
-    for stream in streams(filter, &numbers) {
-        let found = walk(connection, &stream, filter, &numbers, way, limit, budget)?;
-        all.messages.extend(found.messages);
-        all.stopped = match (all.stopped, found.stopped) {
-            (Some(a), Some(b)) => Some(nearer(way, a, b)),
-            (a, b) => a.or(b),
-        };
+    let mut statements = Vec::new();
+    for stream in streams(connection, filter, &numbers)? {
+        let (sql, values) = query(&stream, filter, way);
+        statements.push((connection.prepare_cached(&sql)?, values));
     }
-    Ok(all)
+    // The streams are merged, so that no more is read of each than the page takes.
+    let mut heads = Vec::new();
+    for (statement, values) in &mut statements {
+        let mut rows = statement.query(rusqlite::params_from_iter(&*values))?;
+        if let Some(key) = following(&mut rows)? {
+            heads.push((key, rows));
+        }
+    }
+    let mut found = Found::default();
+    loop {
+        let nearest = heads.iter_mut().enumerate().reduce(|a, b| {
+            if nearer(way, a.1.0, b.1.0) == a.1.0 {
+                a
+            } else {
+                b
+            }
+        });
+        let Some((at, (key, rows))) = nearest else {
+            break;
+        };
+        if let Some(row) = rows.get()
+            && fits(row, filter, &numbers)?
+        {
+            found.messages.push((*key, message(connection, row, *key)?));
+            if found.messages.len() >= limit {
+                break;
+            }
+        }
+        if !budget.take() {
+            found.stopped = Some(*key);
+            break;
+        }
+        match following(rows)? {
+            Some(next) => *key = next,
+            None => drop(heads.swap_remove(at)),
+        }
+    }
+    Ok(found)
+}
+
+/// Goes on to the next row, and says where it is.
+fn following(rows: &mut Rows<'_>) -> rusqlite::Result<Option<Key>> {
+    let row = Rows::next(rows)?;
+    row.map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .transpose()
 }
 
 /// Of two places the one that the walk comes to first.
@@ -179,90 +223,95 @@ fn numbers(connection: &Connection, filter: &Filter) -> rusqlite::Result<Option<
     }
     subs.sort_unstable();
     subs.dedup();
-    let blocks = if filter.event_id.is_some() {
+    let (mut blocks, mut event_hash) = (0, 0);
+    if let Some(id) = &filter.event_id {
         let last = "select coalesce(max(id), 0) from message";
-        connection.query_row(last, [], |row| row.get::<_, i64>(0))? >> BLOCK_BITS
-    } else {
-        0
-    };
+        blocks = 1 + (connection.query_row(last, [], |row| row.get::<_, i64>(0))? >> BLOCK_BITS);
+        event_hash = codes::event_hash(id);
+    }
     Ok((!lacks).then_some(Numbers {
         status,
         subs,
         reasons,
         kind,
         source,
-        blocks: blocks + 1,
+        blocks,
+        event_hash,
     }))
 }
 
-fn streams(filter: &Filter, numbers: &Numbers) -> Vec<Stream> {
+/// The parts of indexes that hold all that fits. Of many a single wider one takes the place, of
+/// which less fits.
+fn streams(
+    connection: &Connection,
+    filter: &Filter,
+    numbers: &Numbers,
+) -> rusqlite::Result<Vec<Stream>> {
     let stream = |index, prefix, partial| Stream {
         index,
         prefix,
         partial,
     };
-    if let Some(id) = &filter.event_id {
-        let hash = codes::event_hash(id);
-        return (0..numbers.blocks)
-            .map(|block| {
-                let prefix = vec![("block", block), ("event_hash", hash)];
-                stream("message_event", prefix, "")
-            })
-            .collect();
+    if filter.event_id.is_some() {
+        let probe = |block| vec![("block", block), ("event_hash", numbers.event_hash)];
+        return Ok((0..numbers.blocks)
+            .map(|block| stream("message_event", probe(block), ""))
+            .collect());
     }
     let subs = &numbers.subs;
-    if !numbers.reasons.is_empty() && !subs.is_empty() {
-        let pairs = subs
-            .iter()
-            .flat_map(|sub| numbers.reasons.iter().map(move |reason| (*sub, *reason)));
-        return pairs
-            .map(|(sub, reason)| {
+    let is_few = |streams: usize| streams <= STREAMS;
+    if !numbers.reasons.is_empty() {
+        let all = if subs.is_empty() {
+            all_subs(connection)?
+        } else {
+            subs.clone()
+        };
+        if is_few(all.len() * numbers.reasons.len()) {
+            let pair = |sub, reason| {
                 let prefix = vec![("sub", sub), ("reason", reason)];
                 stream("message_reason", prefix, "and reason is not null")
-            })
-            .collect();
+            };
+            let of_sub = |sub| numbers.reasons.iter().map(move |reason| pair(sub, *reason));
+            return Ok(all.into_iter().flat_map(of_sub).collect());
+        }
     }
     if !numbers.status.is_empty() && !numbers.status.contains(&2) {
         let open = "and status <> 2";
         let statuses = numbers.status.iter().copied();
-        return if subs.is_empty() {
-            statuses
+        if subs.is_empty() || !is_few(subs.len() * numbers.status.len()) {
+            return Ok(statuses
                 .map(|status| stream("message_status", vec![("status", status)], open))
-                .collect()
-        } else {
-            statuses
-                .flat_map(|status| subs.iter().map(move |sub| (*sub, status)))
-                .map(|(sub, status)| {
-                    stream(
-                        "message_sub_status",
-                        vec![("sub", sub), ("status", status)],
-                        open,
-                    )
-                })
-                .collect()
-        };
+                .collect());
+        }
+        return Ok(statuses
+            .flat_map(|status| subs.iter().map(move |sub| (*sub, status)))
+            .map(|(sub, status)| {
+                let prefix = vec![("sub", sub), ("status", status)];
+                stream("message_sub_status", prefix, open)
+            })
+            .collect());
     }
-    if subs.is_empty() {
-        return vec![stream("message_accepted", Vec::new(), "")];
+    if subs.is_empty() || !is_few(subs.len()) {
+        return Ok(vec![stream("message_accepted", Vec::new(), "")]);
     }
-    subs.iter()
+    Ok(subs
+        .iter()
         .map(|sub| stream("message_sub", vec![("sub", *sub)], ""))
-        .collect()
+        .collect())
+}
+
+fn all_subs(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
+    let mut statement = connection.prepare_cached("select distinct sub from subject")?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    rows.collect()
 }
 
 /// The columns of a row: those that filters look at first.
 const COLUMNS: &str = "accepted, scope, part, off, status, final, reason, sub, type, source, attempts, \
     event_id, channel, topic, updated, failure, max_attempts, round, next_attempt, subject, event_time";
 
-fn walk(
-    connection: &Connection,
-    stream: &Stream,
-    filter: &Filter,
-    numbers: &Numbers,
-    way: Way,
-    limit: usize,
-    budget: &mut Budget,
-) -> rusqlite::Result<Found> {
+/// Walks a stream.
+fn query(stream: &Stream, filter: &Filter, way: Way) -> (String, Vec<i64>) {
     let (order, beyond) = if way.down {
         ("desc", "<")
     } else {
@@ -293,23 +342,7 @@ fn walk(
     sql.push_str(&format!(
         " order by accepted {order}, scope {order}, part {order}, off {order}"
     ));
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
-    let mut found = Found::default();
-    while let Some(row) = rows.next()? {
-        let key: Key = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-        if fits(row, filter, numbers)? {
-            found.messages.push((key, message(connection, row, key)?));
-            if found.messages.len() >= limit {
-                break;
-            }
-        }
-        if !budget.take() {
-            found.stopped = Some(key);
-            break;
-        }
-    }
-    Ok(found)
+    (sql, values)
 }
 
 fn fits(row: &Row<'_>, filter: &Filter, numbers: &Numbers) -> rusqlite::Result<bool> {
