@@ -14,6 +14,7 @@ mod delivery_vectors;
 mod end_to_end;
 mod foreign_records;
 mod harness;
+mod journal;
 mod kafka_log;
 mod kafka_outage;
 mod log_contract;
