@@ -74,6 +74,7 @@ pub(super) struct Batch<'a> {
     /// By the address of the subscription, which the changes keep alive.
     subjects: HashMap<*const Subscription, Subject>,
     packed: Vec<u8>,
+    secrets: mask::Secrets,
     done: Done,
 }
 
@@ -82,7 +83,8 @@ pub(super) struct Batch<'a> {
 pub(super) struct Done {
     /// Messages that older segments are to let go of.
     pub(super) carried: Vec<MessageId>,
-    pub(super) next_row: i64,
+    /// Messages of the segment.
+    pub(super) rows: u64,
     pub(super) newest: i64,
 }
 
@@ -109,10 +111,10 @@ impl ToSql for Url<'_> {
 }
 
 const INSERT: &str = "
-insert into message (id, scope, part, off, sub, channel, topic, accepted, updated, status, final, failure, reason,
+insert into message (scope, part, off, sub, channel, topic, accepted, updated, status, final, failure, reason,
   attempts, max_attempts, round, next_attempt, entries, changes, block, event_hash, event_id, type, source, subject,
   event_time)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 on conflict do nothing";
 
 const ENTRY: &str = "
@@ -143,7 +145,7 @@ impl<'a> Batch<'a> {
         transaction: &'a Transaction<'a>,
         names: &'a mut Names,
         node: &str,
-        next_row: i64,
+        rows: u64,
     ) -> rusqlite::Result<Self> {
         Ok(Self {
             node: names.number(transaction, node)?,
@@ -152,9 +154,10 @@ impl<'a> Batch<'a> {
             entry: transaction.prepare_cached(ENTRY)?,
             subjects: HashMap::new(),
             packed: Vec::new(),
+            secrets: mask::Secrets::default(),
             done: Done {
                 carried: Vec::new(),
-                next_row,
+                rows,
                 newest: 0,
             },
             transaction,
@@ -249,9 +252,8 @@ impl<'a> Batch<'a> {
         let kind = self.name(attribute("type").unwrap_or_default())?;
         let source = self.name(attribute("source").unwrap_or_default())?;
         let state = change.state.as_ref().unwrap_or(&BLANK);
-        let row = self.done.next_row;
+        let block = self.block();
         let inserted = self.insert.execute(params![
-            row,
             codes::signed(scope),
             partition,
             offset,
@@ -270,7 +272,7 @@ impl<'a> Batch<'a> {
             state.next_attempt.map(|time| time.0),
             1,
             count(&change.events),
-            row >> BLOCK_BITS,
+            block,
             codes::event_hash(event_id),
             event_id,
             kind,
@@ -281,9 +283,14 @@ impl<'a> Batch<'a> {
         if inserted == 0 {
             return Ok(None);
         }
-        self.done.next_row += 1;
+        self.done.rows += 1;
         self.done.newest = self.done.newest.max(key.accepted.0);
-        Ok(Some(row))
+        Ok(Some(self.transaction.last_insert_rowid()))
+    }
+
+    /// The block of event ids that the next message belongs to.
+    fn block(&self) -> i64 {
+        codes::signed(self.done.rows >> BLOCK_BITS)
     }
 
     /// Adds to a message that is there.
@@ -364,9 +371,9 @@ impl<'a> Batch<'a> {
             self.node,
             method,
             url,
-            mask::to_json(&log.request.headers),
+            self.secrets.json(&log.request.headers),
             answer.map(|answer| answer.code),
-            answer.map(|answer| mask::to_json(&answer.headers)),
+            answer.map(|answer| self.secrets.json(&answer.headers)),
             answer
                 .map(|answer| &answer.body[..])
                 .filter(|body| !body.is_empty()),
@@ -427,29 +434,27 @@ impl<'a> Batch<'a> {
             Some(Value::Integer(number)) => *number,
             _ => 0,
         };
-        let (accepted, place) = (
-            number(3),
-            Place {
-                row: self.done.next_row,
-                entries: number(13),
-                changes: number(14),
-            },
-        );
+        let (accepted, entries_told, changes) = (number(3), number(13), number(14));
         let (scope, partition, offset) = id.parts();
-        let mut values = [place.row, codes::signed(scope), partition.into(), offset]
+        let mut values = [codes::signed(scope), partition.into(), offset]
             .map(Value::Integer)
             .to_vec();
         let facts = message.split_off(15.min(message.len()));
         values.extend(message);
-        values.push(Value::Integer(place.row >> BLOCK_BITS));
+        values.push(Value::Integer(self.block()));
         values.extend(facts);
         self.insert.execute(rusqlite::params_from_iter(values))?;
+        let place = Place {
+            row: self.transaction.last_insert_rowid(),
+            entries: entries_told,
+            changes,
+        };
         for mut entry in entries {
             self.rename(&mut entry, &[11, 12])?;
             let values = std::iter::once(Value::Integer(place.row)).chain(entry);
             self.entry.execute(rusqlite::params_from_iter(values))?;
         }
-        self.done.next_row += 1;
+        self.done.rows += 1;
         self.done.newest = self.done.newest.max(accepted);
         self.done.carried.push(id);
         Ok(place)

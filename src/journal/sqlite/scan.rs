@@ -7,7 +7,6 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Rows};
 use tokio::time::Instant;
 
 use super::codes;
-use super::schema::BLOCK_BITS;
 use crate::clock::UnixMillis;
 use crate::journal::{EventFacts, Filter, Message};
 use crate::message::MessageId;
@@ -225,8 +224,8 @@ fn numbers(connection: &Connection, filter: &Filter) -> rusqlite::Result<Option<
     subs.dedup();
     let (mut blocks, mut event_hash) = (0, 0);
     if let Some(id) = &filter.event_id {
-        let last = "select coalesce(max(id), 0) from message";
-        blocks = 1 + (connection.query_row(last, [], |row| row.get::<_, i64>(0))? >> BLOCK_BITS);
+        let last = "select coalesce(max(block), 0) from message";
+        blocks = 1 + connection.query_row(last, [], |row| row.get::<_, i64>(0))?;
         event_hash = codes::event_hash(id);
     }
     Ok((!lacks).then_some(Numbers {

@@ -62,8 +62,8 @@ create table gap (since integer not null, until integer not null, changes intege
 /// How a file is set up.
 pub(super) fn tune(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
-        "pragma journal_mode = wal; pragma synchronous = normal; pragma cache_size = -16384;
-         pragma temp_store = memory; pragma wal_autocheckpoint = 4000; pragma journal_size_limit = 67108864;",
+        "pragma page_size = 8192; pragma journal_mode = wal; pragma synchronous = normal; pragma cache_size = -16384;
+         pragma temp_store = memory; pragma wal_autocheckpoint = 2000; pragma journal_size_limit = 67108864;",
     )
 }
 

@@ -22,8 +22,6 @@ pub(super) struct Segment {
     names: Names,
     /// Messages in it.
     pub(super) rows: u64,
-    /// The row of the next message.
-    next_row: i64,
     /// Bytes of its file, as of the last batch.
     pub(super) bytes: u64,
     /// The newest message in it.
@@ -77,7 +75,6 @@ impl Segment {
             path: path.to_owned(),
             names: Names::default(),
             rows: codes::unsigned(last("select count(*) from message")?),
-            next_row: last("select coalesce(max(id), 0) + 1 from message")?,
             newest: last("select coalesce(max(accepted), 0) from message")?,
             bytes: 0,
             connection,
@@ -97,8 +94,7 @@ impl Segment {
             // What is remembered of it has no row.
             self.names.clear();
         })?;
-        self.rows += codes::unsigned(done.next_row - self.next_row);
-        self.next_row = done.next_row;
+        self.rows = done.rows;
         self.newest = self.newest.max(done.newest);
         self.measure();
         Ok(done.carried)
@@ -112,7 +108,7 @@ impl Segment {
     ) -> rusqlite::Result<Done> {
         let transaction = self.connection.transaction()?;
         let mut stats = Stats::default();
-        let mut batch = Batch::new(&transaction, &mut self.names, node, self.next_row)?;
+        let mut batch = Batch::new(&transaction, &mut self.names, node, self.rows)?;
         for change in changes {
             batch.change(change, &mut stats, &mut older)?;
         }
