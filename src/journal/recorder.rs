@@ -21,7 +21,12 @@ use crate::clock::{Clock, UnixMillis};
 /// How long a commit waits for the journal.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Changes of one batch.
-const BATCH: usize = 4_000;
+const BATCH: usize = 2_000;
+/// A batch of so many is written at once.
+const ENOUGH: usize = BATCH / 4;
+/// Dispatch waits when so many are queued, and goes on when half of them are: more would only
+/// take memory, for it is the writer then that sets the pace.
+const CROWD: usize = 2 * BATCH;
 /// How long a batch may grow while little comes in.
 const GATHER: Duration = Duration::from_millis(10);
 /// Between two tries of a batch that was refused, at first and at most.
@@ -46,6 +51,13 @@ impl Default for Bounds {
             changes: 100_000,
             bytes: 64 << 20,
         }
+    }
+}
+
+impl Bounds {
+    /// Dispatch waits when more changes are queued.
+    fn crowd(&self) -> usize {
+        CROWD.min(self.changes / 4)
     }
 }
 
@@ -188,16 +200,21 @@ impl Recorder {
             changes.clear();
             return queue.last;
         }
+        let before = queue.changes.len();
         queue.last.0 += changes.len() as u64;
         queue.bytes += bytes;
         queue.changes.append(changes);
         shared
             .waiting
             .set(i64::try_from(queue.changes.len()).unwrap_or(i64::MAX));
-        let crowded = queue.changes.len() > bounds.changes / 4 || queue.bytes > bounds.bytes / 4;
+        let now = queue.changes.len();
+        let crowded = now > bounds.crowd() || queue.bytes > bounds.bytes / 4;
         let ticket = queue.last;
         drop(queue);
-        shared.filled.notify_one();
+        // Each wake-up costs: one for the first change, one when they are enough.
+        if before == 0 || (before < ENOUGH && now >= ENOUGH) {
+            shared.filled.notify_one();
+        }
         if crowded {
             shared
                 .progress
@@ -329,8 +346,8 @@ impl Writing {
             let waited = self.shared.filled.wait_timeout(queue, RETAIN);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        if queue.changes.len() < BATCH / 8 && !queue.closed {
-            let few = |queue: &mut Queue| queue.changes.len() < BATCH / 8 && !queue.closed;
+        if queue.changes.len() < ENOUGH && !queue.closed {
+            let few = |queue: &mut Queue| queue.changes.len() < ENOUGH && !queue.closed;
             let waited = self.shared.filled.wait_timeout_while(queue, GATHER, few);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -379,7 +396,7 @@ impl Writing {
     /// A batch is done with: the journal is there.
     fn took(&self, last: Ticket) {
         let (bounds, queue) = (self.shared.bounds, self.shared.lock());
-        let crowded = queue.changes.len() > bounds.changes / 8 || queue.bytes > bounds.bytes / 8;
+        let crowded = queue.changes.len() > bounds.crowd() / 2 || queue.bytes > bounds.bytes / 8;
         drop(queue);
         self.shared.progress.send_modify(|progress| {
             progress.crowded &= crowded;

@@ -6,6 +6,7 @@
 mod batch;
 mod charts;
 mod codes;
+mod names;
 mod reader;
 mod scan;
 mod schema;

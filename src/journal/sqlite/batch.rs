@@ -3,59 +3,23 @@
 //! Most messages are delivered at once and told of in one change. For them a batch writes one row
 //! of `message`, as it stands, and one of `entry`; nothing is looked up before.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::types::{ToSqlOutput, Value};
-use rusqlite::{CachedStatement, OptionalExtension as _, ToSql, Transaction, params};
+use rusqlite::types::Value;
+use rusqlite::{CachedStatement, OptionalExtension as _, Transaction, params};
 
 use super::codes;
+use super::names::{Names, Text};
 use super::schema::BLOCK_BITS;
 use super::segment::Carried;
 use super::stats::Stats;
 use super::store::is_first;
 use crate::channel::Subscription;
-use crate::journal::mask;
 use crate::journal::{Change, DeliveryLog, LogKind, MessageState, Status};
 use crate::message::MessageId;
-
-/// Names that are remembered; beyond that they are looked up in the table again.
-const REMEMBERED: usize = 20_000;
-
-/// The numbers of names, as far as they are remembered.
-#[derive(Debug, Default)]
-pub(super) struct Names(HashMap<Box<str>, i64>);
-
-impl Names {
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    fn number(&mut self, transaction: &Transaction<'_>, text: &str) -> rusqlite::Result<i64> {
-        if let Some(number) = self.0.get(text) {
-            return Ok(*number);
-        }
-        let known = transaction
-            .prepare_cached("select id from name where text = ?")?
-            .query_row([text], |row| row.get(0))
-            .optional()?;
-        let number = match known {
-            Some(number) => number,
-            None => {
-                transaction
-                    .prepare_cached("insert into name (text) values (?)")?
-                    .execute([text])?;
-                transaction.last_insert_rowid()
-            }
-        };
-        if self.0.len() >= REMEMBERED {
-            self.0.clear();
-        }
-        self.0.insert(text.into(), number);
-        Ok(number)
-    }
-}
 
 /// What is the same for all messages of a subscription.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +38,6 @@ pub(super) struct Batch<'a> {
     /// By the address of the subscription, which the changes keep alive.
     subjects: HashMap<*const Subscription, Subject>,
     packed: Vec<u8>,
-    secrets: mask::Secrets,
     done: Done,
 }
 
@@ -95,19 +58,12 @@ struct Place {
     changes: i64,
 }
 
-/// The number of a name, or a text that is none.
-enum Url<'a> {
-    Name(i64),
-    Text(&'a str),
-}
-
-impl ToSql for Url<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        match self {
-            Self::Name(number) => number.to_sql(),
-            Self::Text(text) => text.to_sql(),
-        }
-    }
+/// The texts of a request and its answer.
+struct Texts<'a> {
+    method: i64,
+    url: Text<'a>,
+    request: Text<'a>,
+    response: Option<Text<'a>>,
 }
 
 const INSERT: &str = "
@@ -154,7 +110,6 @@ impl<'a> Batch<'a> {
             entry: transaction.prepare_cached(ENTRY)?,
             subjects: HashMap::new(),
             packed: Vec::new(),
-            secrets: mask::Secrets::default(),
             done: Done {
                 carried: Vec::new(),
                 rows,
@@ -334,22 +289,37 @@ impl<'a> Batch<'a> {
             return Ok(());
         };
         let url = match log.kind {
-            LogKind::Attempt => Url::Name(self.name(&log.request.url)?),
+            LogKind::Attempt => Text::Name(self.name(&log.request.url)?),
             // Its receipt makes it one of a kind.
-            LogKind::StatusCheck => Url::Text(&log.request.url),
+            LogKind::StatusCheck => Text::Itself(Cow::Borrowed(&log.request.url)),
         };
         let method = self.name(log.request.method)?;
-        self.log_entry(row, n, changes + 1, log, method, &url)
+        let request = self.names.headers(
+            self.transaction,
+            &log.request.headers,
+            change.event.as_deref(),
+        )?;
+        let response = match &log.response {
+            Some(answer) => Some(
+                self.names
+                    .headers(self.transaction, &answer.headers, None)?,
+            ),
+            None => None,
+        };
+        let texts = Texts {
+            method,
+            url,
+            request,
+            response,
+        };
+        self.log_entry([row, n, changes + 1], log, &texts)
     }
 
     fn log_entry(
         &mut self,
-        row: i64,
-        n: i64,
-        change: i64,
+        [row, n, change]: [i64; 3],
         log: &DeliveryLog,
-        method: i64,
-        url: &Url<'_>,
+        texts: &Texts<'_>,
     ) -> rusqlite::Result<()> {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let answer = log.response.as_ref();
@@ -369,11 +339,11 @@ impl<'a> Batch<'a> {
             i64::try_from(log.duration.as_micros()).unwrap_or(i64::MAX),
             log.reason.map(codes::of_reason),
             self.node,
-            method,
-            url,
-            self.secrets.json(&log.request.headers),
+            texts.method,
+            texts.url,
+            texts.request,
             answer.map(|answer| answer.code),
-            answer.map(|answer| self.secrets.json(&answer.headers)),
+            texts.response,
             answer
                 .map(|answer| &answer.body[..])
                 .filter(|body| !body.is_empty()),

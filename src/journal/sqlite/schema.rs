@@ -12,7 +12,8 @@ pub(super) const BLOCK_BITS: u32 = 14;
 
 /// `message` orders by time of acceptance, then by its key, so that pages are stable whatever
 /// segment a message stands in. Names that repeat are numbers. `entry` is what happened to a
-/// message, in order: a request with the statuses that it led to, packed, or such statuses alone.
+/// message, in order: a request with the statuses that it led to, packed, or such statuses alone;
+/// its address and headers are numbers of names, or texts where they hardly repeat.
 /// No index beyond these: each costs every insert.
 const TABLES: &str = "
 create table name (id integer primary key, text text not null unique);
@@ -42,7 +43,7 @@ create table entry (
   kind integer, phase integer, cause integer, round integer, attempt integer,
   started integer, duration_us integer, reason integer,
   node integer, method integer, url,
-  request text, code integer, response text, body blob, truncated integer,
+  request, code integer, response, body blob, truncated integer,
   error_kind integer, error_text text,
   wait_ms integer, planned_ms integer, wait_flags integer,
   primary key (message, n)

@@ -6,8 +6,9 @@ use std::time::Duration;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::batch::{Batch, Done, Names};
+use super::batch::{Batch, Done};
 use super::codes;
+use super::names::Names;
 use super::schema;
 use super::stats::Stats;
 use crate::journal::Change;
@@ -51,10 +52,10 @@ const MESSAGE_COLUMNS: usize = 21;
 /// Columns of `entry` from `n` on.
 const ENTRY: &str = "
 select e.n, e.change, e.statuses, e.kind, e.phase, e.cause, e.round, e.attempt, e.started, e.duration_us,
-  e.reason, n.text, m.text, coalesce(u.text, e.url), e.request, e.code, e.response, e.body, e.truncated,
-  e.error_kind, e.error_text, e.wait_ms, e.planned_ms, e.wait_flags
+  e.reason, n.text, m.text, coalesce(u.text, e.url), coalesce(q.text, e.request), e.code,
+  coalesce(a.text, e.response), e.body, e.truncated, e.error_kind, e.error_text, e.wait_ms, e.planned_ms, e.wait_flags
 from entry e left join name n on n.id = e.node left join name m on m.id = e.method
-  left join name u on u.id = e.url
+  left join name u on u.id = e.url left join name q on q.id = e.request left join name a on a.id = e.response
 where e.message = ? order by e.n";
 const ENTRY_COLUMNS: usize = 24;
 

@@ -8,7 +8,7 @@ use super::codes;
 use super::reader::Segments;
 use super::scan;
 use crate::clock::UnixMillis;
-use crate::journal::{StoredLog, StoredStatus, Story, Wait, mask};
+use crate::journal::{EventFacts, StoredLog, StoredStatus, Story, Wait, mask};
 use crate::message::MessageId;
 
 /// Of many entries the first and the last are told.
@@ -19,7 +19,7 @@ pub(super) fn story(segments: &mut Segments<'_>, id: MessageId) -> rusqlite::Res
     for known in segments.known.clone() {
         let connection = segments.open(&known)?;
         if let Some((row, message)) = scan::find(connection, id)? {
-            let (statuses, logs) = entries(connection, row)?;
+            let (statuses, logs) = entries(connection, row, &message.event)?;
             return Ok(Some(Story {
                 message,
                 statuses,
@@ -33,13 +33,16 @@ pub(super) fn story(segments: &mut Segments<'_>, id: MessageId) -> rusqlite::Res
 fn entries(
     connection: &Connection,
     message: i64,
+    event: &EventFacts,
 ) -> rusqlite::Result<(Vec<StoredStatus>, Vec<StoredLog>)> {
     let mut statement = connection.prepare_cached(
         "select e.n, e.change, e.statuses, e.kind, e.phase, e.cause, e.round, e.attempt, e.started, e.duration_us,
-           e.reason, n.text, m.text, coalesce(u.text, e.url), e.request, e.code, e.response, e.body, e.truncated,
-           e.error_kind, e.error_text, e.wait_ms, e.planned_ms, e.wait_flags
+           e.reason, n.text, m.text, coalesce(u.text, e.url), coalesce(q.text, e.request), e.code,
+           coalesce(a.text, e.response), e.body, e.truncated, e.error_kind, e.error_text, e.wait_ms, e.planned_ms,
+           e.wait_flags
          from entry e left join name n on n.id = e.node left join name m on m.id = e.method
-           left join name u on u.id = e.url
+           left join name u on u.id = e.url left join name q on q.id = e.request
+           left join name a on a.id = e.response
          where e.message = ?1 and (e.n <= ?2 or e.n > (select max(n) from entry where message = ?1) - ?3)
          order by e.n",
     )?;
@@ -50,16 +53,16 @@ fn entries(
             statuses.extend(codes::unpack(&packed, row.get(1)?));
         }
         if let Some(kind) = row.get(3)? {
-            logs.push(log(row, kind)?);
+            logs.push(log(row, kind, event)?);
         }
     }
     Ok((statuses, logs))
 }
 
-fn log(row: &Row<'_>, kind: i64) -> rusqlite::Result<StoredLog> {
+fn log(row: &Row<'_>, kind: i64, event: &EventFacts) -> rusqlite::Result<StoredLog> {
     let headers = |at: usize| -> rusqlite::Result<Vec<(String, String)>> {
         let text: Option<String> = row.get(at)?;
-        Ok(text.map(|text| mask::from_json(&text)).unwrap_or_default())
+        Ok(text.map_or_else(Vec::new, |text| mask::from_json(&text, event)))
     };
     let text = |at: usize| -> rusqlite::Result<String> {
         Ok(row.get::<_, Option<String>>(at)?.unwrap_or_default())

@@ -182,6 +182,29 @@ async fn a_message_has_its_whole_story() {
 }
 
 #[tokio::test]
+async fn headers_that_repeat_come_back_with_each_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, reader) = open(directory.path(), 100);
+    let told: Vec<Change> = (0..6).map(|offset| delivered("sub", offset)).collect();
+    // In one batch, in another, and after the names were read anew.
+    store.write(&told[..3]).unwrap();
+    store.write(&told[3..5]).unwrap();
+    drop(store);
+    let (mut store, _) = open(directory.path(), 100);
+    store.write(&told[5..]).unwrap();
+    for change in &told {
+        let id = change.key.id.to_string();
+        let story = reader.story(&id).await.unwrap().unwrap();
+        let log = &story.logs[0];
+        assert_eq!(log.url, "http://sink.test/");
+        assert_eq!(log.node, "node");
+        let masked = ("authorization".to_owned(), "***".to_owned());
+        assert_eq!(log.request_headers, [masked], "{id}");
+        assert!(log.response_headers.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn each_filter_finds_what_it_asks_for_in_all_segments() {
     let directory = tempfile::tempdir().unwrap();
     let (mut store, reader) = open(directory.path(), 3);
