@@ -436,6 +436,11 @@ pub trait Membership: Send + fmt::Debug {
     /// Commits as this member. The future needs no borrow of the membership.
     fn commit(&self, commits: Commits) -> LogFuture<'static, ()>;
 
+    /// How many partitions of the group's topics no member has although the group is at rest; 0
+    /// while it shares anew, and where that cannot be told. The future needs no borrow of the
+    /// membership.
+    fn unowned(&self) -> LogFuture<'static, usize>;
+
     /// Ends the membership; sources must be dropped first. With `stay` a static member's place
     /// in the group is kept for its successor.
     fn leave(self: Box<Self>, stay: bool) -> LogFuture<'static, ()>;

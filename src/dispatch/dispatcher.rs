@@ -7,6 +7,7 @@
 
 mod commits;
 mod group;
+mod unowned;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -43,6 +44,8 @@ const TAKES: usize = 4;
 const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a final commit may take.
 const FINAL_COMMIT: Duration = Duration::from_secs(5);
+/// After that, what a rebalance may take besides.
+const SETTLES: Duration = Duration::from_secs(2);
 
 /// At most so often the retry topic is trimmed.
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);
@@ -81,6 +84,7 @@ pub(crate) struct Dispatcher<D> {
     committing: Option<Committing>,
     next_commit: Instant,
     revocations: Vec<Revocation>,
+    watch: unowned::Watch,
     lost: Option<LogError>,
 }
 
@@ -93,6 +97,8 @@ impl<D: Deliver> Dispatcher<D> {
         progress: Progress,
         engine: Engine,
     ) -> Result<Self, LogError> {
+        let settled = tools.settings.revocation_timeout + FINAL_COMMIT + SETTLES;
+        let watch = unowned::Watch::new(instance.is_some(), settled, Instant::now());
         let membership = tools.log.join(&GroupSpec {
             group: subscription.group.clone(),
             topics: vec![subscription.topic.clone(), subscription.retry_topic.clone()],
@@ -117,6 +123,7 @@ impl<D: Deliver> Dispatcher<D> {
             committing: None,
             next_commit: Instant::now(),
             revocations: Vec::new(),
+            watch,
             lost: None,
         })
     }
@@ -151,6 +158,7 @@ impl<D: Deliver> Dispatcher<D> {
             self.end_revocations(now.mono);
             self.begin_commit(now.mono);
             self.begin_trim(now.mono);
+            self.watch.look(now.mono, || self.membership.unowned());
             if stopping.is_some_and(|deadline| self.is_drained(deadline, now.mono)) {
                 drop(work);
                 return self.leave().await;
@@ -170,6 +178,12 @@ impl<D: Deliver> Dispatcher<D> {
                 step = step_of(&mut self.committing) => self.commit_stepped(step),
                 found = found_by(&mut self.lookups), if stopping.is_none() => self.start(found),
                 result = trimmed(&mut self.trimming) => self.trim_ended(result),
+                unowned = unowned::answer(&mut self.watch), if stopping.is_none() => {
+                    if self.watch.answered(&unowned, Instant::now(), rand::random()) {
+                        drop(work);
+                        return self.share_anew(unowned.unwrap_or(0)).await;
+                    }
+                }
                 Ok(()) = changes.changed(), if stopping.is_none() => {
                     self.subscription = Arc::clone(&changes.borrow_and_update());
                     self.engine.update(Arc::clone(&self.subscription));
@@ -231,6 +245,7 @@ impl<D: Deliver> Dispatcher<D> {
             stopping,
             memory,
             trim,
+            self.watch.due(),
         ];
         let next = due.into_iter().flatten().min().unwrap_or(far);
         // An hour more or less is no reason to touch the timer on every turn.
@@ -382,6 +397,15 @@ impl<D: Deliver> Dispatcher<D> {
         }
         self.go(true).await;
         End::MembershipLost(error)
+    }
+
+    /// Leaves the group and joins again, which makes it share its partitions anew.
+    async fn share_anew(mut self, unowned: usize) -> End {
+        self.commit_the_last().await;
+        self.go(false).await;
+        End::MembershipLost(LogError::MembershipLost(format!(
+            "{unowned} partitions have no owner since a rebalance broke off"
+        )))
     }
 
     async fn commit_the_last(&mut self) {

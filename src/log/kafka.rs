@@ -22,6 +22,7 @@ mod reader;
 mod report;
 mod send;
 mod settings;
+mod unowned;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

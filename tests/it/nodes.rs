@@ -4,10 +4,11 @@ use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::harness::event::Event;
 use crate::harness::http::Connection;
-use crate::harness::sink::Sink;
+use crate::harness::sink::{Answer, Sink};
 use crate::harness::{
     Broker, NOWHERE, PATIENCE, SetAtEnd, World, channel, eventually, kafka, post_bytes,
     subscription,
@@ -184,4 +185,41 @@ fn a_killed_broker_is_back_at_once_on_kafka() {
         broker.accept("orders", &Event::new(&after));
         sink.wait_for_ids(&[&after], PATIENCE);
     }
+}
+
+/// Who gives partitions up is killed before it said so, and is back before it is missed: the
+/// group's coordinator then hands it what it had left, and the rest to nobody.
+#[test]
+fn partitions_that_a_killed_owner_gave_up_find_another_on_kafka() {
+    let Some(log) = kafka::given() else { return };
+    let world = World::new(log);
+    let sink = Sink::new(|seen| {
+        let slow = seen.id().starts_with("slow");
+        Answer::status(200).after(if slow { PATIENCE } else { Duration::ZERO })
+    });
+    let billing = subscription("billing", "orders", &sink.url("/"), "{}");
+    world.write("orders.yaml", &(channel("orders", 4) + &billing));
+    let first = world.launch_in("first", &[]);
+    first.wait_until_ready();
+    first.wait_for_subscriptions(&["billing"]);
+    // What is in flight holds up its giving up.
+    for number in 0..16 {
+        let id = format!("slow-{number}");
+        first.accept("orders", &Event::new(&id).with("partitionkey", &id));
+    }
+    sink.wait_for(16);
+    let rebalances = first.metric("levada_rebalances_total", &[]);
+    let _second = world.launch_in("second", &["--roles", "dispatcher"]);
+    eventually("the first is to give partitions up", PATIENCE, || {
+        first.metric("levada_rebalances_total", &[]) > rebalances
+    });
+    first.kill();
+
+    let first = world.launch_in("first", &[]);
+    first.wait_until_ready();
+    let ids: Vec<_> = (0..32).map(|number| format!("e{number}")).collect();
+    for id in &ids {
+        first.accept("orders", &Event::new(id).with("partitionkey", id));
+    }
+    sink.wait_for_ids(&ids, PATIENCE * 2);
 }

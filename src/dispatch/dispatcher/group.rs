@@ -48,6 +48,9 @@ impl Revocation {
 impl<D: Deliver> Dispatcher<D> {
     pub(super) fn group_events(&mut self) {
         while let Some(event) = self.membership.next_event() {
+            if !matches!(event, GroupEvent::Failed(_)) {
+                self.watch.moved(Instant::now());
+            }
             match event {
                 GroupEvent::Assigned(partitions) => {
                     self.metrics.rebalanced();

@@ -32,6 +32,16 @@ impl Running {
     }
 
     fn within(world: &World, subscription: &Subscription, budgets: &Budgets) -> Self {
+        Self::as_instance(world, subscription, budgets, None)
+    }
+
+    /// As the static member with that name.
+    fn as_instance(
+        world: &World,
+        subscription: &Subscription,
+        budgets: &Budgets,
+        instance: Option<&str>,
+    ) -> Self {
         let subscription = Arc::new(subscription.clone());
         let metrics = world.metrics.subscription(&subscription.name);
         let progress = Progress::default();
@@ -45,7 +55,7 @@ impl Running {
         let dispatcher = Dispatcher::join(
             Arc::clone(&world.tools),
             Arc::clone(&subscription),
-            None,
+            instance.map(str::to_owned),
             metrics,
             progress.clone(),
             engine,

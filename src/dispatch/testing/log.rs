@@ -1,6 +1,7 @@
 //! A log in memory whose answers can be scripted.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) struct TestLog {
     state: Mutex<State>,
     /// `true`: commits and watermarks are not answered for now.
     held: watch::Sender<bool>,
+    /// Partitions that no member has, as members are told.
+    pub(crate) unowned: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +81,7 @@ impl TestLog {
             this: this.clone(),
             state: Mutex::default(),
             held: watch::Sender::new(false),
+            unowned: AtomicUsize::new(0),
         })
     }
 

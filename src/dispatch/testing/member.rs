@@ -1,6 +1,7 @@
 //! A member of a group of the log in memory.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -106,6 +107,11 @@ impl Membership for TestMembership {
 
     fn commit(&self, commits: Commits) -> LogFuture<'static, ()> {
         self.log.commit(self.group.clone(), commits)
+    }
+
+    fn unowned(&self) -> LogFuture<'static, usize> {
+        let unowned = self.log.unowned.load(Ordering::Relaxed);
+        Box::pin(std::future::ready(Ok(unowned)))
     }
 
     fn leave(self: Box<Self>, stay: bool) -> LogFuture<'static, ()> {

@@ -77,6 +77,11 @@ impl Membership for EmbeddedMembership {
         self.shared.commit(self.member.group.clone(), by, commits)
     }
 
+    fn unowned(&self) -> LogFuture<'static, usize> {
+        // Partitions are shared at once, in one step.
+        Box::pin(std::future::ready(Ok(0)))
+    }
+
     fn leave(self: Box<Self>, _stay: bool) -> LogFuture<'static, ()> {
         // By way of the writer: commits given to it before are still this member's. A successor
         // never has to wait, so there is no place to keep.

@@ -25,7 +25,7 @@ use super::commits::Committer;
 use super::member::{Callbacks, Consumption, Unanswered, poll_until_empty};
 use super::poller::{Pollable, Pollers};
 use super::report::Reporter;
-use super::{blocking, convert, error};
+use super::{blocking, convert, error, unowned};
 use crate::log::{
     Commits, GroupEvent, GroupSpec, LogError, LogFuture, Membership, Offset, Source, StoredRecord,
     TopicName, TopicPartition,
@@ -39,6 +39,9 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 /// How long the fetches of partitions given up may take to end.
 const FETCHES_END: Duration = Duration::from_millis(200);
+
+/// How long each question about the group may take.
+const UNOWNED_LIMIT: Duration = Duration::from_secs(5);
 
 type Queue = PartitionQueue<Callbacks>;
 type Sources = Vec<(TopicPartition, Box<dyn Source>)>;
@@ -225,6 +228,15 @@ impl Membership for Member {
         let consumer = Arc::clone(self.consumer());
         let committer = Arc::clone(&self.committer);
         Box::pin(committer.commit(consumer, commits, COMMIT_LIMIT))
+    }
+
+    fn unowned(&self) -> LogFuture<'static, usize> {
+        let consumer = Arc::clone(self.consumer());
+        Box::pin(blocking::within(
+            UNOWNED_LIMIT * 3,
+            "a look at the group",
+            move || unowned::count(&consumer, UNOWNED_LIMIT),
+        ))
     }
 
     fn leave(mut self: Box<Self>, stay: bool) -> LogFuture<'static, ()> {

@@ -110,6 +110,11 @@ impl Callbacks {
         std::mem::take(&mut self.lock().unanswered)
     }
 
+    /// The group that it is a member of.
+    pub(super) fn group(&self) -> &GroupId {
+        &self.group
+    }
+
     /// Whether the member is about to end.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)

@@ -294,3 +294,32 @@ async fn an_assignment_behind_one_of_what_is_gone_is_answered() {
     world.committed(1, 1).await;
     assert_eq!(world.story.began(), ["1.0"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_static_member_joins_anew_when_partitions_have_no_owner() {
+    let (world, sub) = (world(1), subscription("sub"));
+    let running = Running::as_instance(&world, &sub, &budgets(&world), Some("a"));
+    put(&world, 0, 1);
+    world.committed(0, 1).await;
+    // What is seen once may be a rebalance under way.
+    world
+        .log
+        .unowned
+        .store(2, std::sync::atomic::Ordering::Relaxed);
+    world.pass(12 * SECOND).await;
+    let left = |stay| world.story.place(|h| *h == Happening::Left { stay });
+    assert_eq!((left(true), left(false)), (None, None));
+    put(&world, 0, 1);
+    world.committed(0, 2).await;
+    let End::MembershipLost(error) = running.end.await.unwrap() else {
+        panic!("it was not told to stop");
+    };
+    assert!(
+        error.to_string().contains("2 partitions have no owner"),
+        "{error}"
+    );
+    assert!(
+        left(false).is_some(),
+        "only a leave makes the group share anew"
+    );
+}
