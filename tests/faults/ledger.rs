@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::script::{Ordering, RETRY};
 
@@ -76,6 +76,8 @@ struct Event {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     began: Instant,
+    /// The same on the clock that others have, too.
+    pub(crate) began_at: SystemTime,
     sheets: [Mutex<Sheet>; 3],
     faults: Mutex<Vec<Fault>>,
     lives: Mutex<Vec<String>>,
@@ -95,6 +97,7 @@ impl Ledger {
         };
         Self {
             began: Instant::now(),
+            began_at: SystemTime::now(),
             sheets: [sheet(), sheet(), sheet()].map(Mutex::new),
             faults: Mutex::default(),
             lives: Mutex::default(),

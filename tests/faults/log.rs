@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use levada::clock::Clock;
 use levada::log::embedded::{self, EmbeddedLog};
 use levada::log::kafka::{self, KafkaLog};
 use levada::log::{EventLog, GroupId, Offset, Partition, StoredRecord, TopicName, TopicPartition};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use crate::commits::{self, History};
 use crate::nodes::{CHANNEL, NAMESPACE};
 use crate::plan::Plan;
 use crate::script::{ORDERINGS, Ordering};
@@ -29,12 +31,19 @@ pub(crate) struct Stored {
     pub(crate) letters: [HashSet<u32>; 3],
     /// By subscription and partition, the commit.
     pub(crate) commits: [Vec<Option<i64>>; 3],
+    /// When Kafka took commits and shared partitions.
+    pub(crate) history: History,
     /// Records that are no event of ours.
     pub(crate) odd: usize,
 }
 
 /// Reads the log of a run whose processes have ended.
-pub(crate) async fn read(servers: Option<&str>, directory: &Path, plan: &Plan) -> Stored {
+pub(crate) async fn read(
+    servers: Option<&str>,
+    directory: &Path,
+    plan: &Plan,
+    began: SystemTime,
+) -> Stored {
     let log: Arc<dyn EventLog> = match servers {
         Some(servers) => kafka_log(servers),
         None => {
@@ -45,7 +54,12 @@ pub(crate) async fn read(servers: Option<&str>, directory: &Path, plan: &Plan) -
             EmbeddedLog::open(settings, Clock::system()).unwrap()
         }
     };
-    let stored = read_all(&*log, plan).await;
+    let mut stored = read_all(&*log, plan).await;
+    if let Some(servers) = servers {
+        let servers = servers.to_owned();
+        let read = move || commits::read(&servers, began);
+        stored.history = spawn_blocking(read).await.unwrap();
+    }
     log.close(Duration::from_secs(5)).await.unwrap();
     stored
 }
@@ -79,7 +93,7 @@ fn at(topic: &TopicName, partition: i32) -> TopicPartition {
     }
 }
 
-fn group(ordering: Ordering) -> GroupId {
+pub(crate) fn group(ordering: Ordering) -> GroupId {
     let name = ordering.name();
     GroupId(format!("kafka.{NAMESPACE}.{CHANNEL}.{NAMESPACE}.{name}").into())
 }
@@ -91,6 +105,7 @@ async fn read_all(log: &dyn EventLog, plan: &Plan) -> Stored {
         order: Vec::new(),
         letters: Default::default(),
         commits: Default::default(),
+        history: History::default(),
         odd: 0,
     };
     for records in read_topic(log, &channel).await {
@@ -113,12 +128,12 @@ async fn read_all(log: &dyn EventLog, plan: &Plan) -> Stored {
         let records = read_topic(log, &letters).await;
         let numbers = records.iter().flatten().filter_map(number);
         stored.letters[ordering.index()] = numbers.collect();
-        stored.commits[ordering.index()] = commits(log, ordering, &channel, plan).await;
+        stored.commits[ordering.index()] = committed(log, ordering, &channel, plan).await;
     }
     stored
 }
 
-fn topic(rest: &str) -> TopicName {
+pub(crate) fn topic(rest: &str) -> TopicName {
     let name = format!("knative-messaging-kafka.{NAMESPACE}.{CHANNEL}{rest}");
     TopicName::try_new(&name).unwrap()
 }
@@ -146,7 +161,7 @@ fn number(record: &StoredRecord) -> Option<u32> {
     std::str::from_utf8(id).ok()?.parse().ok()
 }
 
-async fn commits(
+async fn committed(
     log: &dyn EventLog,
     ordering: Ordering,
     channel: &TopicName,

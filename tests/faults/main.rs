@@ -12,6 +12,7 @@
     reason = "real time and plain tasks: no clock of Tokio's is paused here"
 )]
 
+mod commits;
 mod kafka;
 mod ledger;
 mod log;

@@ -214,7 +214,8 @@ impl Stage {
                 dispatcher.drain().await;
             }
             let servers = self.kafka.as_ref().map(|kafka| kafka.servers());
-            let log = log::read(servers.as_deref(), &directory.join("node"), plan).await;
+            let began = self.ledger.began_at;
+            let log = log::read(servers.as_deref(), &directory.join("node"), plan, began).await;
             let facts = Facts::gather(plan, script, &self.ledger, &self.producers, log);
             let missing = facts.missing();
             if missing.is_empty() || chance == 2 {

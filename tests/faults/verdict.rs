@@ -15,7 +15,10 @@
 //! - was answered less than [`UNCOMMITTED`] before Kafka went away, or made from then until
 //!   [`DETECTED`] after it told commits again: nothing could be committed, and members that were
 //!   thrown out, or come from elsewhere, first have to agree anew;
-//! - was cut off, as when a membership ends: the next one came before it was over.
+//! - was cut off, as when a membership ends: the next one came before it was over;
+//! - was never committed, as Kafka's own records show: no two commits of its partition were stored
+//!   (the first may have been made up before) until the group shared its partitions anew, or
+//!   another process made the next one.
 //!
 //! Drains and rebalances excuse nothing: they commit, and no answer here takes longer than they
 //! wait. **Early**: a dead letter with fewer than `retry + 1` attempts, none refused for good.
@@ -27,7 +30,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::ledger::{Attempt, Fault, Kind, Ledger, LifeId, Moment, Outcome};
-use crate::log::Stored;
+use crate::log::{self, Stored};
 use crate::plan::Plan;
 use crate::producers::Producers;
 use crate::script::{ORDERINGS, Ordering, RETRY, Script, TIMEOUT};
@@ -49,6 +52,8 @@ pub(crate) struct Facts {
     faults: Vec<Fault>,
     lives: Vec<String>,
     stored: Stored,
+    /// The partition of each event that is in the log.
+    places: HashMap<u32, i32>,
     odd: usize,
 }
 
@@ -68,8 +73,13 @@ impl Facts {
             by_event
         });
         let odd = ledger.odd.load(std::sync::atomic::Ordering::Relaxed) + stored.odd;
+        let places = (0..)
+            .zip(&stored.order)
+            .flat_map(|(partition, order)| order.iter().map(move |(n, _)| (*n, partition)))
+            .collect();
         Self {
             script,
+            places,
             accepted: (0..plan.events).map(|n| producers.is_accepted(n)).collect(),
             attempts,
             faults: ledger.faults(),
@@ -121,11 +131,33 @@ impl Facts {
         let over = |&(ordering, number): &(Ordering, u32)| {
             let made = self.of(ordering, number);
             let granted = (usize::from(RETRY) + 1) * self.copies(number);
-            let cut = |at: usize| made.get(at + 1).is_some_and(|next| is_cut(&made[at], next));
-            let excused = (0..made.len()).filter(|at| self.is_forgettable(&made[*at]) || cut(*at));
+            let before_next = |at: usize| {
+                made.get(at + 1).is_some_and(|next| {
+                    is_cut(&made[at], next) || self.is_uncommitted(ordering, &made[at], next)
+                })
+            };
+            let excused =
+                (0..made.len()).filter(|at| self.is_forgettable(&made[*at]) || before_next(*at));
             made.len() > granted && made.len() > granted + excused.count()
         };
         self.messages().filter(over).collect()
+    }
+
+    /// Whether Kafka took no word of the attempt until its partition was read anew.
+    fn is_uncommitted(&self, ordering: Ordering, one: &Attempt, next: &Attempt) -> bool {
+        let Some(partition) = self.places.get(&one.number) else {
+            return false;
+        };
+        let group = log::group(ordering).0.to_string();
+        let topic = log::topic("").as_str().to_owned();
+        let of = (group, topic, *partition);
+        let history = &self.stored.history;
+        let few = |until| history.commits_within(&of, one.answered, until) < 2;
+        if one.life != next.life {
+            return few(next.arrived);
+        }
+        let mut shared = history.generations_within(&of.0, one.answered, next.arrived);
+        shared.any(few)
     }
 
     /// Whether nobody may know of the attempt.

@@ -2,8 +2,11 @@
 //!
 //! Each partition has a queue of its own, split off the consumer's before it is assigned: not
 //! taking from it is all the back-pressure there is, what was fetched stays, and nothing is
-//! fetched twice. A partition's queue is made once in a consumer's life and kept, because
-//! librdkafka delivers to nobody once it is dropped, and a second one loses the wake-up.
+//! fetched twice. A queue is kept as long as its partition is read, for librdkafka delivers to
+//! nobody once it is dropped. A partition that begins anew is split off anew, after the old queue
+//! is gone, whose end takes the wake-up along: librdkafka forgets the partitions of a topic that a
+//! broker does not know for a moment, as after its start, and what it then makes in their place
+//! would deliver past the old queue.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -119,10 +122,13 @@ impl Member {
         self.consumer.as_ref().expect("taken only at the end")
     }
 
-    /// The queue of a partition, split off on first use.
+    /// The queue of a partition that begins to be read.
     fn queue(&mut self, at: &TopicPartition) -> Result<Arc<Queue>, LogError> {
-        if let Some(queue) = self.queues.get(at) {
-            return Ok(Arc::clone(queue));
+        if let Some(old) = self.queues.remove(at)
+            && let Err(in_use) = Arc::try_unwrap(old)
+        {
+            self.queues.insert(at.clone(), Arc::clone(&in_use));
+            return Ok(in_use);
         }
         let consumer = self.consumer();
         let mut queue = consumer
