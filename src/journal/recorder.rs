@@ -24,9 +24,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const BATCH: usize = 2_000;
 /// A batch of so many is written at once.
 const ENOUGH: usize = BATCH / 4;
-/// Dispatch waits when so many are queued, and goes on when half of them are: more would only
-/// take memory, for it is the writer then that sets the pace.
-const CROWD: usize = 2 * BATCH;
+/// Dispatch waits when so many are queued, and goes on when half of them are. They bridge the time
+/// in which the disk takes nothing; more would only take memory.
+const CROWD: usize = 8 * BATCH;
 /// How long a batch may grow while little comes in.
 const GATHER: Duration = Duration::from_millis(10);
 /// Between two tries of a batch that was refused, at first and at most.

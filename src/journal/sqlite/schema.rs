@@ -64,7 +64,7 @@ create table gap (since integer not null, until integer not null, changes intege
 pub(super) fn tune(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "pragma page_size = 8192; pragma journal_mode = wal; pragma synchronous = normal; pragma cache_size = -16384;
-         pragma temp_store = memory; pragma wal_autocheckpoint = 2000; pragma journal_size_limit = 67108864;",
+         pragma temp_store = memory; pragma wal_autocheckpoint = 6000; pragma journal_size_limit = 67108864;",
     )
 }
 
