@@ -4,6 +4,7 @@
 //! changes in batches, off the path of delivery, and never holds delivery up. The admin port and
 //! the dashboard read it through [`Reader`].
 
+mod codes;
 mod mask;
 mod model;
 mod read;

@@ -5,7 +5,6 @@
 
 mod batch;
 mod charts;
-mod codes;
 mod names;
 mod reader;
 mod scan;
@@ -16,6 +15,8 @@ mod store;
 mod story;
 #[cfg(test)]
 pub(super) mod tests;
+
+use super::codes;
 
 pub use reader::SqliteReader;
 pub use store::{Limits, Store, StoreError};

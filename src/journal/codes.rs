@@ -1,4 +1,4 @@
-//! Numbers in the tables for what is a word elsewhere.
+//! Numbers in the stores' tables for what is a word elsewhere.
 
 use crate::clock::UnixMillis;
 use crate::delivery::Reason;
