@@ -24,6 +24,7 @@ pub use print::{default_file, in_force};
 pub(crate) use value::take_name;
 pub use value::{Raw, Role, Roles, Secret, Value};
 
+use crate::journal::postgres;
 use crate::log::kafka::GroupProtocol;
 use crate::registry::Templates;
 use crate::{admin, telemetry};
@@ -121,6 +122,8 @@ pub struct NamesConfig {
 pub struct JournalConfig {
     /// Where.
     pub store: JournalStore,
+    /// The database, for PostgreSQL.
+    pub url: Secret,
     /// How long.
     pub retention: Duration,
     /// How much, in bytes.
@@ -132,6 +135,8 @@ pub struct JournalConfig {
 pub enum JournalStore {
     /// In SQLite files under the data directory.
     Sqlite,
+    /// In PostgreSQL, where all nodes see it.
+    Postgres,
     /// Nowhere.
     Off,
 }
@@ -140,6 +145,7 @@ impl Default for JournalConfig {
     fn default() -> Self {
         Self {
             store: JournalStore::Sqlite,
+            url: Secret::default(),
             retention: Duration::from_secs(7 * 86_400),
             max_bytes: 20 * 1024 * MIB,
         }
@@ -231,6 +237,14 @@ impl Config {
         if let Err(error) = self.admin.check(self.admin.listen) {
             problems.push(error.to_string());
         }
+        problems.extend(self.journal.problems());
+        if self.roles.is_only(Role::Admin) && self.journal.store != JournalStore::Postgres {
+            problems.push(
+                "a node with the role admin alone shows what others deliver: set journal.store to postgres, \
+                 or add the role dispatcher"
+                    .to_owned(),
+            );
+        }
         problems.extend(self.zeroes());
         problems.extend(self.names.problems());
         problems
@@ -259,6 +273,25 @@ impl Config {
             .chain(times)
             .map(|key| format!("{key} is zero, with which nothing could pass"))
             .collect()
+    }
+}
+
+impl JournalConfig {
+    fn problems(&self) -> Option<String> {
+        match (self.store, self.url.is_empty()) {
+            (JournalStore::Postgres, true) => Some(
+                "journal.store is postgres, but journal.url is missing: best set by the variable LEVADA_JOURNAL_URL"
+                    .to_owned(),
+            ),
+            (JournalStore::Postgres, false) => {
+                let address = self.url.reveal().parse::<postgres::Address>();
+                address.err().map(|error| format!("journal.url: {error}"))
+            }
+            (JournalStore::Sqlite, false) => Some(
+                "journal.url is set, but journal.store is sqlite: set it to postgres".to_owned(),
+            ),
+            (JournalStore::Sqlite, true) | (JournalStore::Off, _) => None,
+        }
     }
 }
 

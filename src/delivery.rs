@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use client::{Client, Settings};
+pub(crate) use connect::tls;
 pub use reason::{Reason, UnknownReason};
 
 use crate::channel::{Format, HttpSink, RetryCodes};

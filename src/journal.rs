@@ -5,13 +5,20 @@
 //! the dashboard read it through [`Reader`].
 
 mod codes;
+#[cfg(test)]
+mod contract;
+mod counts;
+mod keeper;
 mod mask;
 mod model;
+pub mod postgres;
 mod read;
 mod recorder;
 pub mod sqlite;
 pub mod transitions;
+mod walk;
 
+pub use keeper::{KeepError, Keeper};
 pub use model::{
     Change, DeliveryLog, FinalReason, LogError, LogKind, LogRequest, LogResponse, MessageKey,
     MessageState, Status, StatusEvent, Trigger, Wait,
@@ -20,4 +27,4 @@ pub use read::{
     Bucket, Cursor, EventFacts, Filter, Gap, JournalError, Message, Page, PageRequest, Reach,
     ReadFuture, Reader, ReasonCount, Span, StoredLog, StoredStatus, Story,
 };
-pub use recorder::{Bounds, Recorder, Ticket, Writer};
+pub use recorder::{Bounds, Queued, Recorder, Ticket, Writer};

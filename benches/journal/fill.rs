@@ -1,7 +1,6 @@
 //! Messages for a journal, as a busy node tells them: 100 subscriptions of one channel, 3 of 200
 //! messages fail at least once.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +13,10 @@ use levada::channel::{
 use levada::clock::UnixMillis;
 use levada::delivery::{Answer, Reason};
 use levada::event::Event;
-use levada::journal::sqlite::{Limits, Store};
 use levada::journal::transitions::{self, Facts, Outcome};
 use levada::journal::{
-    Change, DeliveryLog, FinalReason, LogKind, LogRequest, MessageKey, MessageState, Trigger,
+    Change, DeliveryLog, FinalReason, Keeper, LogKind, LogRequest, MessageKey, MessageState,
+    Trigger,
 };
 use levada::log::{GroupId, Headers, Offset, Partition, Record, TopicName, TopicPartition};
 use levada::message::MessageId;
@@ -32,10 +31,8 @@ const PACE: u64 = 2;
 /// When the oldest message was accepted.
 pub(crate) const START: UnixMillis = UnixMillis(1_790_000_000_000);
 
-/// Fills the journal in a directory; `told` hears how many messages are in after each batch.
-pub(crate) fn fill(directory: &Path, messages: u64, mut told: impl FnMut(u64)) -> Store {
-    let mut store =
-        Store::open(directory, "node-1", Limits::default()).expect("the journal can be made");
+/// Fills a journal; `told` hears how many messages are in after each batch.
+pub(crate) fn fill(store: &mut dyn Keeper, messages: u64, mut told: impl FnMut(u64)) {
     let subscriptions: Vec<_> = (0..SUBSCRIPTIONS).map(subscription).collect();
     let mut batch = Vec::with_capacity(BATCH + 2);
     for number in 0..messages {
@@ -47,7 +44,6 @@ pub(crate) fn fill(directory: &Path, messages: u64, mut told: impl FnMut(u64)) -
             told(number + 1);
         }
     }
-    store
 }
 
 /// The name of a subscription.

@@ -1,6 +1,7 @@
 //! The journal by itself: what a message costs to write, what it takes on disk, and how long pages
-//! take. `cargo bench --bench journal`; `MESSAGES` sets how many (1,000,000), `JOURNAL` names a
-//! directory that is kept and, when it is filled already, used as it is.
+//! take. `cargo bench --bench journal`; `MESSAGES` sets how many (1,000,000). `JOURNAL` names a
+//! directory that is kept, `POSTGRES` the URL of a database in place of files; one that is filled
+//! already is used as it is.
 
 #![expect(clippy::print_stdout, reason = "the table is the bench's result")]
 #![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
@@ -8,62 +9,80 @@
 mod fill;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use levada::channel::ResourceName;
-use levada::clock::{Clock, UnixMillis};
-use levada::journal::sqlite::{Limits, SqliteReader, Store};
-use levada::journal::{
-    Bounds, Filter, Page, PageRequest, Reader as _, Recorder, Span, Status, Writer,
-};
+use levada::clock::UnixMillis;
+use levada::journal::{Filter, Keeper, Page, PageRequest, Reader, Span, Status, postgres, sqlite};
 
 /// How often each question is asked.
 const TIMES: usize = 30;
 const MESSAGES: u64 = 1_000_000;
 
+/// Where it is written, and where it is asked.
+type Journal = (Box<dyn Keeper>, Arc<dyn Reader>);
+
 fn main() {
     let messages = std::env::var("MESSAGES").map_or(MESSAGES, |text| {
         text.parse().expect("MESSAGES is a whole number")
     });
-    let kept = std::env::var_os("JOURNAL").map(PathBuf::from);
     let scratch = tempfile::tempdir().expect("a directory can be made");
-    let directory = kept.unwrap_or_else(|| scratch.path().join("journal"));
-    let store = if directory.join("segment-000001.db").exists() {
-        Store::open(&directory, "node-1", Limits::default()).expect("the journal can be opened")
-    } else {
-        written(&directory, messages)
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build();
-    runtime
-        .expect("a runtime can be built")
-        .block_on(asked(store));
+        .build()
+        .expect("a runtime can be built");
+    let (mut keeper, reader) = match std::env::var("POSTGRES") {
+        Ok(url) => in_postgres(&url),
+        Err(_) => {
+            let kept = std::env::var_os("JOURNAL").map(PathBuf::from);
+            in_files(&kept.unwrap_or_else(|| scratch.path().join("journal")))
+        }
+    };
+    keeper.prepare().expect("the journal can be made");
+    let there = runtime.block_on(reader.reach());
+    if there.expect("the journal answers").oldest.is_none() {
+        written(&mut *keeper, messages);
+        let reach = runtime.block_on(reader.reach());
+        let bytes = reach.expect("the journal answers").bytes;
+        println!("  {:.0} bytes a message", bytes as f64 / messages as f64);
+    }
+    runtime.block_on(asked(&*reader, messages));
+}
+
+fn in_files(directory: &Path) -> Journal {
+    let store = sqlite::Store::open(directory, "node-1", sqlite::Limits::default())
+        .expect("the journal can be opened");
+    let reader = store.reader(Arc::new(|| 0));
+    (Box::new(store), Arc::new(reader))
+}
+
+fn in_postgres(url: &str) -> Journal {
+    let address = url.parse().expect("POSTGRES is a URL");
+    // Nothing is too old: the messages are of a day that may be long ago.
+    let limits = postgres::Limits::new(Duration::from_secs(7 * 86_400), u64::MAX);
+    let store = postgres::Store::new(&address, "node-1", limits).expect("there is a thread");
+    let reader = postgres::PostgresReader::new(&address, Arc::new(|| 0));
+    (Box::new(store), Arc::new(reader))
 }
 
 /// Fills the journal and prints what that took.
-fn written(directory: &Path, messages: u64) -> Store {
+fn written(keeper: &mut dyn Keeper, messages: u64) {
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let mut next = 0;
-    let store = fill::fill(directory, messages, |so_far| {
+    fill::fill(keeper, messages, |so_far| {
         if so_far >= next {
             eprintln!("{so_far} of {messages} messages");
             next += (messages / 10).max(1);
         }
     });
     let micros = |seconds: f64| seconds * 1e6 / messages as f64;
-    let bytes: u64 = std::fs::read_dir(directory)
-        .expect("the journal is there")
-        .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
-        .sum();
     println!("write {messages} messages, one thread, making them included");
     println!(
-        "  {:.1} us a message, {:.1} us CPU; {:.0} bytes a message",
+        "  {:.1} us a message, {:.1} us CPU of this process",
         micros(began.elapsed().as_secs_f64()),
         micros(cpu_seconds() - cpu),
-        bytes as f64 / messages as f64
     );
-    store
 }
 
 /// CPU seconds of this process, user and system.
@@ -79,27 +98,17 @@ fn cpu_seconds() -> f64 {
         .sum()
 }
 
-async fn asked(store: Store) {
-    let registry = prometheus::Registry::new();
-    let started = Recorder::start(store, Clock::system(), Bounds::default(), &registry);
-    let (recorder, reader, writer): (Recorder, SqliteReader, Writer) =
-        started.expect("the journal starts");
-    let reach = reader.reach().await.expect("the journal answers");
-    println!(
-        "\nask {} messages, {:.2} GB, {TIMES} times each",
-        reach.messages,
-        reach.bytes as f64 / 1e9
-    );
+async fn asked(reader: &dyn Reader, messages: u64) {
+    println!("\nask {messages} messages, {TIMES} times each");
     println!(
         "{:<52}{:>10}{:>10}{:>8}",
         "question", "median ms", "most ms", "found"
     );
-    for (name, filter) in questions(reach.messages) {
-        pages(&reader, name, &filter).await;
+    for (name, filter) in questions(messages) {
+        pages(reader, name, &filter).await;
     }
-    one_message(&reader).await;
-    counts(&reader, reach.messages).await;
-    recorder.close(writer, Duration::from_secs(10)).await;
+    one_message(reader).await;
+    counts(reader, messages).await;
 }
 
 fn questions(messages: u64) -> Vec<(&'static str, Filter)> {
@@ -194,7 +203,7 @@ fn questions(messages: u64) -> Vec<(&'static str, Filter)> {
 }
 
 /// Times a page, then the one after it, by turns.
-async fn pages(reader: &SqliteReader, name: &str, filter: &Filter) {
+async fn pages(reader: &dyn Reader, name: &str, filter: &Filter) {
     let mut request = PageRequest {
         after: None,
         before: None,
@@ -215,7 +224,7 @@ async fn pages(reader: &SqliteReader, name: &str, filter: &Filter) {
 }
 
 /// Times the whole story of messages from all over.
-async fn one_message(reader: &SqliteReader) {
+async fn one_message(reader: &dyn Reader) {
     let all = Filter::default();
     let mut request = PageRequest {
         after: None,
@@ -250,7 +259,7 @@ async fn one_message(reader: &SqliteReader) {
 }
 
 /// Times charts and reasons over everything.
-async fn counts(reader: &SqliteReader, messages: u64) {
+async fn counts(reader: &dyn Reader, messages: u64) {
     let span = Span {
         from: fill::START,
         to: fill::START.plus(Duration::from_millis(messages / 2 + 60_000)),

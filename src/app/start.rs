@@ -12,8 +12,8 @@ use tokio::net::TcpListener;
 use crate::admin::ServeError;
 use crate::clock::Clock;
 use crate::config::{Config, JournalStore, Role};
-use crate::journal::sqlite::{Limits, Store};
-use crate::journal::{Bounds, Reader, Recorder, Writer};
+use crate::journal::postgres::{self, AddressError, PostgresReader};
+use crate::journal::{Bounds, Keeper, Reader, Recorder, Writer, sqlite};
 use crate::log::embedded::{self, EmbeddedLog};
 use crate::log::kafka::{self, GroupProtocol, KafkaLog};
 use crate::log::{EventLog, LogError};
@@ -61,7 +61,13 @@ pub enum StartError {
     Admin(#[from] ServeError),
     /// The journal cannot be opened.
     #[error("{0}; mend it, or start with --journal-store off")]
-    Journal(#[from] crate::journal::sqlite::StoreError),
+    Journal(#[from] sqlite::StoreError),
+    /// The journal's database cannot be meant.
+    #[error("journal.url: {0}")]
+    JournalUrl(#[from] AddressError),
+    /// There is no thread for the journal.
+    #[error("the system has no thread for the journal: {0}")]
+    Thread(io::Error),
     /// A template for names is refused.
     #[error(transparent)]
     Names(#[from] TemplateError),
@@ -178,32 +184,50 @@ pub(super) struct Journal {
     pub(super) writer: Option<Writer>,
 }
 
-/// Opens the journal that the configuration names, on a node that delivers.
+/// Opens the journal that the configuration names. Nodes that deliver write to it.
 pub(super) fn journal(
     config: &Config,
     node: &str,
     clock: &Clock,
     metrics: &prometheus::Registry,
 ) -> Result<Journal, StartError> {
-    if config.journal.store == JournalStore::Off || !config.roles.has(Role::Dispatcher) {
-        return Ok(Journal {
-            recorder: Recorder::off(),
-            reader: None,
-            writer: None,
-        });
-    }
-    let limits = Limits {
-        age: config.journal.retention,
-        bytes: config.journal.max_bytes as u64,
-        ..Limits::default()
+    let delivers = config.roles.has(Role::Dispatcher);
+    let recorder = if delivers && config.journal.store != JournalStore::Off {
+        Recorder::new(clock.clone(), Bounds::default(), metrics)?
+    } else {
+        Recorder::off()
     };
-    let store = Store::open(&config.data_dir.join("journal"), node, limits)?;
-    let (recorder, reader, writer) =
-        Recorder::start(store, clock.clone(), Bounds::default(), metrics)?;
+    let (age, bytes) = (config.journal.retention, config.journal.max_bytes as u64);
+    let reader: Option<Arc<dyn Reader>>;
+    let keeper: Option<Box<dyn Keeper>>;
+    match config.journal.store {
+        JournalStore::Postgres => {
+            let address = config.journal.url.reveal().parse()?;
+            reader = Some(Arc::new(PostgresReader::new(&address, recorder.queued())));
+            let limits = postgres::Limits::new(age, bytes);
+            let store = postgres::Store::new(&address, node, limits).map_err(StartError::Thread)?;
+            keeper = Some(Box::new(store));
+        }
+        JournalStore::Sqlite if delivers => {
+            let limits = sqlite::Limits {
+                age,
+                bytes,
+                ..sqlite::Limits::default()
+            };
+            let store = sqlite::Store::open(&config.data_dir.join("journal"), node, limits)?;
+            reader = Some(Arc::new(store.reader(recorder.queued())));
+            keeper = Some(Box::new(store));
+        }
+        JournalStore::Sqlite | JournalStore::Off => (reader, keeper) = (None, None),
+    }
+    let writer = match keeper {
+        Some(keeper) => recorder.write_to(keeper).map_err(StartError::Thread)?,
+        None => None,
+    };
     Ok(Journal {
         recorder,
-        reader: Some(Arc::new(reader)),
-        writer: Some(writer),
+        reader,
+        writer,
     })
 }
 

@@ -154,8 +154,14 @@ options! {
     /// {channel} is the name of its channel.
     "names.group" "TEMPLATE" => names.group;
 
-    /// Where it is kept what became of every message: sqlite (under data-dir), or off.
-    "journal.store" "sqlite|off" => journal.store;
+    /// Where it is kept what became of every message: sqlite (under data-dir), postgres (for several
+    /// nodes, each of which then shows the messages of all), or off.
+    "journal.store" "sqlite|postgres|off" => journal.store;
+
+    /// The database for journal.store postgres, such as
+    /// postgres://USER:PASSWORD@HOST:5432/DATABASE?sslmode=require. Better set by LEVADA_JOURNAL_URL
+    /// than on the command line.
+    "journal.url" "URL" => journal.url;
 
     /// How long messages stay in the journal.
     "journal.retention" "DURATION" => journal.retention;

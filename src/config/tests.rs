@@ -68,6 +68,8 @@ fn what_is_in_force_is_shown_with_its_origin_and_without_secrets() {
             "sasl.password=pa=ss\n\nssl.ca.location=/ca",
         ),
         variable("LEVADA_ADMIN_TOKEN", "t0ken"),
+        variable("LEVADA_JOURNAL_STORE", "postgres"),
+        variable("LEVADA_JOURNAL_URL", "postgres://u:t0ken@db/levada"),
     ];
     let path = inputs.file.clone().unwrap().display().to_string();
     let loaded = load(inputs).unwrap();
@@ -86,6 +88,7 @@ fn what_is_in_force_is_shown_with_its_origin_and_without_secrets() {
     let masked = "\"sasl.password\" = \"********\" # LEVADA_KAFKA_PROPERTIES";
     assert_eq!(line("\"sasl.password\""), masked);
     assert_eq!(line("token"), "token = \"********\" # LEVADA_ADMIN_TOKEN");
+    assert_eq!(line("url"), "url = \"********\" # LEVADA_JOURNAL_URL");
     assert!(line("\"ssl.ca.location\"").contains("/ca"));
     assert!(!shown.contains("t0ken") && !format!("{loaded:?}").contains("t0ken"));
     toml::from_str::<toml::Table>(&shown).expect("it is TOML");
@@ -161,6 +164,22 @@ fn options_that_do_not_fit_together_are_refused() {
         ("[admin]\nlisten = '0.0.0.0:8081'", "--admin-open"),
         ("max-connections = 0", "max-connections is zero"),
         (
+            "roles = ['admin']\nbootstrap-servers = ['a:9092']",
+            "set journal.store to postgres",
+        ),
+        (
+            "[journal]\nstore = 'postgres'",
+            "journal.url is missing: best set by the variable LEVADA_JOURNAL_URL",
+        ),
+        (
+            "[journal]\nurl = 'postgres://u:p@db/levada'",
+            "journal.store is sqlite",
+        ),
+        (
+            "[journal]\nstore = 'postgres'\nurl = 'db:5432'",
+            "journal.url: it does not begin with postgres://",
+        ),
+        (
             "[names]\ngroup = 'g.{namespace}.{channel}'",
             "names.group: template \"g.{namespace}.{channel}\" cannot be used: {uid} is missing",
         ),
@@ -181,6 +200,8 @@ fn options_that_do_not_fit_together_are_refused() {
         "[admin]\nlisten = '0.0.0.0:8081'\nopen = true",
         "[admin]\nlisten = '0.0.0.0:8081'\ntoken = 'x'",
         "listen = '127.0.0.1:0'\n[admin]\nlisten = '127.0.0.1:0'",
+        "roles = ['admin']\nbootstrap-servers = ['a:9092']\n[journal]\nstore = 'postgres'\nurl = 'postgres://u:p@db/l'",
+        "[journal]\nstore = 'off'\nurl = 'postgres://u:p@db/l'",
     ] {
         let (_dir, inputs) = with_file(text);
         load(inputs).unwrap_or_else(|error| panic!("{text:?}: {error}"));

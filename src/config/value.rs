@@ -329,8 +329,11 @@ impl Value for GroupProtocol {
     }
 }
 
-const STORES: [(&str, JournalStore); 2] =
-    [("sqlite", JournalStore::Sqlite), ("off", JournalStore::Off)];
+const STORES: [(&str, JournalStore); 3] = [
+    ("sqlite", JournalStore::Sqlite),
+    ("postgres", JournalStore::Postgres),
+    ("off", JournalStore::Off),
+];
 
 impl Value for JournalStore {
     fn take(&mut self, raw: Raw) -> Result<(), String> {
@@ -340,6 +343,7 @@ impl Value for JournalStore {
     fn show(&self) -> Raw {
         let name = match self {
             Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
             Self::Off => "off",
         };
         Raw::Text(name.into())
@@ -391,6 +395,12 @@ impl Roles {
     #[must_use]
     pub fn all() -> Self {
         Self(vec![Role::Receiver, Role::Dispatcher, Role::Admin])
+    }
+
+    /// Whether `role` is the only one.
+    #[must_use]
+    pub fn is_only(&self, role: Role) -> bool {
+        self.0 == [role]
     }
 
     /// Whether `role` is among them.

@@ -327,6 +327,16 @@ pub(super) fn system_roots() -> RootCertStore {
     roots
 }
 
+/// TLS settings that trust what the system trusts; without `roots`, nothing.
+pub(crate) fn tls(roots: bool) -> ClientConfig {
+    let roots = if roots {
+        system_roots()
+    } else {
+        RootCertStore::empty()
+    };
+    with_roots(Arc::new(roots))
+}
+
 /// TLS settings that trust `roots` and the PEM certificates in `more`.
 ///
 /// # Errors
@@ -346,12 +356,16 @@ pub(super) fn tls_config(
             Arc::new(roots)
         }
     };
+    Ok(with_roots(roots))
+}
+
+fn with_roots(roots: Arc<RootCertStore>) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring supports TLS 1.2 and 1.3")
         .with_root_certificates(roots)
-        .with_no_client_auth())
+        .with_no_client_auth()
 }
 
 fn add_certificates(roots: &mut RootCertStore, pem: &str) -> Result<(), String> {

@@ -6,6 +6,7 @@
 //! is counted as a gap, which is stored once the journal is back.
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::keeper::Keeper;
 use super::model::Change;
-use super::sqlite::{SqliteReader, Store, StoreError};
 use crate::clock::{Clock, UnixMillis};
 
 /// How long a commit waits for the journal.
@@ -35,6 +36,8 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)
 const TRIES: u32 = 5;
 /// How often retention is looked after.
 const RETAIN: Duration = Duration::from_secs(60);
+/// How often a store that is not ready is looked after while nothing comes in.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// How much may wait to be written.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +120,9 @@ impl fmt::Debug for Recorder {
     }
 }
 
+/// Tells how many changes wait to be written.
+pub type Queued = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// The thread that writes.
 #[derive(Debug)]
 pub struct Writer(JoinHandle<()>);
@@ -128,16 +134,15 @@ impl Recorder {
         Self(None)
     }
 
-    /// Starts the thread that writes to `store`.
+    /// One whose changes wait in memory until [`Self::write_to`] is called.
     ///
     /// # Errors
     /// When its metrics are there already.
-    pub fn start(
-        store: Store,
+    pub fn new(
         clock: Clock,
         bounds: Bounds,
         metrics: &Registry,
-    ) -> Result<(Self, SqliteReader, Writer), prometheus::Error> {
+    ) -> Result<Self, prometheus::Error> {
         let waiting = IntGauge::new("levada_journal_queue", "Changes that wait to be journalled")?;
         let lost = IntCounter::new(
             "levada_journal_dropped_total",
@@ -145,7 +150,7 @@ impl Recorder {
         )?;
         metrics.register(Box::new(waiting.clone()))?;
         metrics.register(Box::new(lost.clone()))?;
-        let shared = Arc::new(Shared {
+        Ok(Self(Some(Arc::new(Shared {
             queue: Mutex::default(),
             filled: Condvar::new(),
             progress: watch::Sender::new(Progress::default()),
@@ -153,18 +158,31 @@ impl Recorder {
             clock,
             waiting,
             lost,
-        });
-        let queued = Arc::clone(&shared);
-        let reader = SqliteReader::new(
-            store.directory(),
-            Arc::new(move || queued.lock().changes.len() as u64),
-        );
-        let writing = Arc::clone(&shared);
+        }))))
+    }
+
+    /// Starts the thread that writes to a store.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn write_to(&self, keeper: Box<dyn Keeper>) -> io::Result<Option<Writer>> {
+        let Some(shared) = self.0.clone() else {
+            return Ok(None);
+        };
         let thread = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || Writing::new(writing, store).run())
-            .map_err(|error| prometheus::Error::Msg(error.to_string()))?;
-        Ok((Self(Some(shared)), reader, Writer(thread)))
+            .spawn(move || Writing::new(shared, keeper).run())?;
+        Ok(Some(Writer(thread)))
+    }
+
+    /// What tells how many changes wait.
+    #[must_use]
+    pub fn queued(&self) -> Queued {
+        let shared = self.0.clone();
+        Arc::new(move || {
+            let waiting = shared.as_ref().map(|shared| shared.lock().changes.len());
+            waiting.unwrap_or_default() as u64
+        })
     }
 
     /// Whether anything is kept.
@@ -296,8 +314,19 @@ fn bytes_of(change: &Change) -> usize {
 /// The thread's own.
 struct Writing {
     shared: Arc<Shared>,
-    store: Store,
+    keeper: Box<dyn Keeper>,
+    /// Whether the store said so.
+    ready: bool,
     retained: Instant,
+}
+
+/// What there is to do.
+enum Next {
+    Batch(Vec<Change>, Ticket),
+    /// Nothing came in for a while.
+    Idle,
+    /// It was closed, and nothing is left.
+    End,
 }
 
 /// What came of a batch.
@@ -310,41 +339,68 @@ enum Written {
 }
 
 impl Writing {
-    fn new(shared: Arc<Shared>, store: Store) -> Self {
+    fn new(shared: Arc<Shared>, keeper: Box<dyn Keeper>) -> Self {
         Self {
             shared,
-            store,
+            keeper,
+            ready: false,
             retained: Instant::now(),
         }
     }
 
     fn run(mut self) {
-        while let Some((batch, last)) = self.next() {
-            match self.write(&batch) {
-                Written::Stored => self.took(last),
-                Written::Refused => {
-                    self.lose(batch.len() as u64);
-                    self.took(last);
-                }
-                Written::Closed => return self.lose(batch.len() as u64),
+        self.prepare();
+        loop {
+            match self.next() {
+                Next::Batch(batch, last) => match self.write(&batch) {
+                    Written::Stored => self.took(last),
+                    Written::Refused => {
+                        self.lose(batch.len() as u64);
+                        self.took(last);
+                    }
+                    Written::Closed => return self.give_up(batch.len()),
+                },
+                Next::Idle => self.prepare(),
+                Next::End => return,
             }
             self.tell_gap();
-            if self.retained.elapsed() > RETAIN {
+            if self.ready && self.retained.elapsed() > RETAIN {
                 self.retained = Instant::now();
-                self.store.retain(self.shared.clock.now());
+                self.keeper.retain(self.shared.clock.now());
             }
         }
     }
 
-    /// The next batch with the ticket of its last change; `None` at the end.
-    fn next(&self) -> Option<(Vec<Change>, Ticket)> {
-        let mut queue = self.shared.lock();
-        while queue.changes.is_empty() {
-            if queue.closed {
-                return None;
+    /// Has the store get ready before the first batch, so that this one need not wait for it.
+    fn prepare(&mut self) {
+        if self.ready {
+            return;
+        }
+        let known = self.shared.progress.borrow().down;
+        match self.keeper.prepare() {
+            Ok(()) => self.ready = true,
+            Err(error) if known => tracing::debug!(%error, "the journal is still not there"),
+            Err(error) => {
+                tracing::warn!(%error, "the journal is not there yet, trying again: delivery goes on without it");
             }
-            let waited = self.shared.filled.wait_timeout(queue, RETAIN);
-            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let down = !self.ready;
+        self.shared
+            .progress
+            .send_if_modified(|progress| std::mem::replace(&mut progress.down, down) != down);
+    }
+
+    /// The next batch with the ticket of its last change.
+    fn next(&self) -> Next {
+        let idle = if self.ready { RETAIN } else { IDLE };
+        let nothing = |queue: &mut Queue| queue.changes.is_empty() && !queue.closed;
+        let waited = self
+            .shared
+            .filled
+            .wait_timeout_while(self.shared.lock(), idle, nothing);
+        let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if queue.changes.is_empty() {
+            return if queue.closed { Next::End } else { Next::Idle };
         }
         if queue.changes.len() < ENOUGH && !queue.closed {
             let few = |queue: &mut Queue| queue.changes.len() < ENOUGH && !queue.closed;
@@ -359,14 +415,17 @@ impl Writing {
         self.shared
             .waiting
             .set(i64::try_from(queue.changes.len()).unwrap_or(i64::MAX));
-        Some((batch, last))
+        Next::Batch(batch, last)
     }
 
     fn write(&mut self, batch: &[Change]) -> Written {
         let (mut pause, mut refused) = (AGAIN[0], 0);
         loop {
-            let error = match self.store.write(batch) {
-                Ok(()) => return Written::Stored,
+            let error = match self.keeper.write(batch) {
+                Ok(()) => {
+                    self.ready = true;
+                    return Written::Stored;
+                }
                 Err(error) => error,
             };
             self.shared
@@ -375,7 +434,7 @@ impl Writing {
             if pause == AGAIN[0] {
                 tracing::warn!(%error, "the journal cannot be written, trying again: delivery goes on without it");
             }
-            refused += u32::from(is_the_batch(&error));
+            refused += u32::from(error.is_refused());
             if refused >= TRIES {
                 tracing::error!(%error, "the journal refuses a batch: it is left out");
                 return Written::Refused;
@@ -405,6 +464,16 @@ impl Writing {
         });
     }
 
+    /// The end came while the store was away.
+    fn give_up(&self, changes: usize) {
+        let changes = changes + self.shared.lock().changes.len();
+        tracing::warn!(
+            changes,
+            "the journal is not there at the end: these changes are lost to it"
+        );
+        self.lose(changes as u64);
+    }
+
     fn lose(&self, changes: u64) {
         let now = self.shared.clock.now();
         self.shared.lost.inc_by(changes);
@@ -422,7 +491,7 @@ impl Writing {
         let Some(gap) = self.shared.lock().dropped.take() else {
             return;
         };
-        if let Err(error) = self.store.write_gap(gap.since, gap.until, gap.changes) {
+        if let Err(error) = self.keeper.write_gap(gap.since, gap.until, gap.changes) {
             tracing::warn!(%error, "a gap of the journal was not stored");
             let mut queue = self.shared.lock();
             let kept = queue.dropped.get_or_insert(Dropped { changes: 0, ..gap });
@@ -430,26 +499,6 @@ impl Writing {
             kept.changes += gap.changes;
         }
     }
-}
-
-/// Whether the store refuses what is in the batch, which will not get better.
-fn is_the_batch(error: &StoreError) -> bool {
-    use rusqlite::ErrorCode;
-    let StoreError::Sqlite(error) = error else {
-        return false;
-    };
-    !matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::ReadOnly
-                | ErrorCode::CannotOpen
-                | ErrorCode::OutOfMemory
-        )
-    )
 }
 
 #[cfg(test)]

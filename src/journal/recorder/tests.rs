@@ -1,13 +1,15 @@
 //! Guarantee 10: the journal never gates delivery and never lies.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Connection;
 
 use super::*;
-use crate::journal::sqlite::Limits;
-use crate::journal::sqlite::tests::{change, delivered};
-use crate::journal::{Reader, Status};
+use crate::journal::contract::{change, delivered};
+use crate::journal::postgres::tests::Place;
+use crate::journal::sqlite::{Limits, SqliteReader, Store};
+use crate::journal::{Filter, KeepError, PageRequest, Reader, Status};
 
 struct Journal {
     recorder: Recorder,
@@ -17,8 +19,9 @@ struct Journal {
 
 fn start(store: Store, bounds: Bounds) -> Journal {
     let clock = Clock::system();
-    let (recorder, reader, writer) =
-        Recorder::start(store, clock, bounds, &Registry::new()).unwrap();
+    let recorder = Recorder::new(clock, bounds, &Registry::new()).unwrap();
+    let reader = store.reader(recorder.queued());
+    let writer = recorder.write_to(Box::new(store)).unwrap().unwrap();
     Journal {
         recorder,
         reader,
@@ -40,15 +43,19 @@ impl Journal {
         self.recorder.record(&mut vec![delivered("sub", offset)])
     }
 
-    /// Waits until the journal took everything up to `ticket`, however long that is.
     async fn took(&self, ticket: Ticket) {
-        let mut progress = self.recorder.0.as_ref().unwrap().progress.subscribe();
-        let took = progress.wait_for(|progress| progress.stored >= ticket && !progress.down);
-        tokio::time::timeout(Duration::from_secs(30), took)
-            .await
-            .expect("it comes back")
-            .unwrap();
+        took(&self.recorder, ticket).await;
     }
+}
+
+/// Waits until the journal took everything up to `ticket`, however long that is.
+async fn took(recorder: &Recorder, ticket: Ticket) {
+    let mut progress = recorder.0.as_ref().unwrap().progress.subscribe();
+    let took = progress.wait_for(|progress| progress.stored >= ticket && !progress.down);
+    tokio::time::timeout(Duration::from_secs(30), took)
+        .await
+        .expect("it comes back")
+        .unwrap();
 }
 
 /// A lock that another program holds on the segment that is written.
@@ -179,4 +186,117 @@ async fn guarantee_10_a_full_or_broken_journal_stops_nobody() {
     journal.took(ticket).await;
     let lost = journal.recorder.0.clone().unwrap().lost.get();
     assert_eq!(lost, 1, "what it refuses is counted");
+}
+
+/// A store that is there when it is told to be.
+struct Late {
+    there: Arc<AtomicBool>,
+    asked: watch::Sender<u32>,
+}
+
+impl Keeper for Late {
+    fn prepare(&mut self) -> Result<(), KeepError> {
+        self.asked.send_modify(|asked| *asked += 1);
+        if self.there.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(KeepError::away("not there"))
+        }
+    }
+
+    fn write(&mut self, _: &[Change]) -> Result<(), KeepError> {
+        self.prepare()
+    }
+
+    fn write_gap(&mut self, _: UnixMillis, _: UnixMillis, _: u64) -> Result<(), KeepError> {
+        self.prepare()
+    }
+
+    fn retain(&mut self, _: UnixMillis) {}
+}
+
+#[tokio::test]
+async fn guarantee_10_a_store_that_is_not_there_at_first_stops_nobody_and_is_asked_again() {
+    let (asked, mut questions) = watch::channel(0);
+    let there = Arc::new(AtomicBool::new(false));
+    let late = Late {
+        there: Arc::clone(&there),
+        asked,
+    };
+    let recorder = Recorder::new(Clock::system(), Bounds::default(), &Registry::new()).unwrap();
+    let writer = recorder.write_to(Box::new(late)).unwrap().unwrap();
+    let mut progress = recorder.0.as_ref().unwrap().progress.subscribe();
+    progress.wait_for(|progress| progress.down).await.unwrap();
+    let began = Instant::now();
+    for offset in 0..50 {
+        let ticket = recorder.record(&mut vec![delivered("sub", offset)]);
+        recorder.stored(ticket).await;
+    }
+    assert!(began.elapsed() < PATIENCE, "it is known to be down");
+    there.store(true, Ordering::Relaxed);
+    took(&recorder, Ticket(50)).await;
+    let before = *questions.borrow_and_update();
+    recorder.close(writer, Duration::from_secs(10)).await;
+    assert_eq!(*questions.borrow(), before, "who is there is not asked");
+}
+
+#[tokio::test]
+async fn a_store_is_ready_before_the_first_change() {
+    let (asked, mut questions) = watch::channel(0);
+    let there = Arc::new(AtomicBool::new(false));
+    let late = Late {
+        there: Arc::clone(&there),
+        asked,
+    };
+    let recorder = Recorder::new(Clock::system(), Bounds::default(), &Registry::new()).unwrap();
+    let writer = recorder.write_to(Box::new(late)).unwrap().unwrap();
+    let mut progress = recorder.0.as_ref().unwrap().progress.subscribe();
+    questions.wait_for(|asked| *asked >= 2).await.unwrap();
+    there.store(true, Ordering::Relaxed);
+    let up = progress.wait_for(|progress| !progress.down);
+    let up = tokio::time::timeout(Duration::from_secs(30), up).await;
+    up.expect("it is asked while nothing comes in").unwrap();
+    recorder.close(writer, Duration::from_secs(10)).await;
+}
+
+#[tokio::test]
+async fn guarantee_10_what_finds_no_room_while_the_database_is_gone_is_a_gap() {
+    let Some(place) = Place::make() else { return };
+    let bounds = Bounds {
+        changes: 10,
+        ..Bounds::default()
+    };
+    let recorder = Recorder::new(Clock::system(), bounds, &Registry::new()).unwrap();
+    let store = place.store("node", 100);
+    let writer = recorder.write_to(Box::new(store)).unwrap().unwrap();
+    let first = recorder.record(&mut vec![delivered("sub", 0)]);
+    recorder.stored(first).await;
+    // All that the store knows is not to be had for a while.
+    let (away, back) = (format!("{}_away", place.schema), &place.schema);
+    place.run(&format!("alter schema {back} rename to {away}"));
+    let mut told = recorder.record(&mut vec![delivered("sub", 1)]);
+    recorder.stored(told).await;
+    let mut dropped = 0;
+    for offset in 2..40 {
+        let ticket = recorder.record(&mut vec![delivered("sub", offset)]);
+        dropped += u64::from(ticket == told);
+        told = ticket;
+    }
+    assert!(dropped >= 20, "the queue has a bound: {dropped}");
+    place.run(&format!("alter schema {away} rename to {back}"));
+    took(&recorder, told).await;
+    recorder.close(writer, Duration::from_secs(20)).await;
+    let reader = place.reader();
+    let all = PageRequest {
+        after: None,
+        before: None,
+        size: 250,
+    };
+    let gaps = reader.reach().await.unwrap().gaps;
+    let missing: u64 = gaps.iter().map(|gap| gap.changes).sum();
+    let stored = reader.list(&Filter::default(), &all).await.unwrap();
+    assert_eq!(
+        (missing, stored.items.len() as u64),
+        (dropped, 40 - dropped)
+    );
 }

@@ -1,29 +1,14 @@
 //! Charts and reasons out of the counts by minute.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use rusqlite::OptionalExtension as _;
 
 use super::codes;
 use super::reader::Segments;
 use crate::clock::UnixMillis;
+use crate::journal::counts::{Chart, MINUTE, by_frequency, minutes};
 use crate::journal::{Bucket, ReasonCount, Span};
-
-const MINUTE: i64 = 60_000;
-/// Points of a chart.
-const MAX_POINTS: i64 = 2_000;
-
-/// Counts of one point while it is added up.
-#[derive(Default)]
-struct Point {
-    outcomes: [u64; 3],
-    durations: BTreeMap<i64, u64>,
-}
-
-fn minutes(span: Span) -> (i64, i64) {
-    let end = span.to.0.saturating_add(MINUTE - 1).div_euclid(MINUTE);
-    (span.from.0.div_euclid(MINUTE), end)
-}
 
 pub(super) fn chart(
     segments: &mut Segments<'_>,
@@ -31,10 +16,8 @@ pub(super) fn chart(
     span: Span,
     step: u32,
 ) -> rusqlite::Result<Vec<Bucket>> {
-    let step = i64::from(step.max(1));
+    let mut chart = Chart::new(span, step);
     let (from, to) = minutes(span);
-    let count = ((to - from + step - 1) / step).clamp(0, MAX_POINTS);
-    let mut points: Vec<Point> = (0..count).map(|_| Point::default()).collect();
     for known in segments.known.clone() {
         let connection = segments.open(&known)?;
         let sub: Option<i64> = match subscription {
@@ -54,50 +37,15 @@ pub(super) fn chart(
         )?;
         let mut rows = statement.query(rusqlite::params![sub, from, to])?;
         while let Some(row) = rows.next()? {
-            let minute: i64 = row.get(0)?;
-            let at = usize::try_from((minute - from) / step).unwrap_or(usize::MAX);
-            let Some(point) = points.get_mut(at) else {
-                continue;
-            };
-            let number = codes::unsigned(row.get(3)?);
-            let outcome = usize::try_from(row.get::<_, i64>(1)?).unwrap_or(2).min(2);
-            point.outcomes[outcome] += number;
-            *point.durations.entry(row.get(2)?).or_default() += number;
+            chart.count(
+                row.get(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                codes::unsigned(row.get(3)?),
+            );
         }
     }
-    let starts = (0..).map(|at: i64| UnixMillis((from + at * step) * MINUTE));
-    Ok(starts
-        .zip(points)
-        .map(|(start, point)| bucket(start, &point))
-        .collect())
-}
-
-fn bucket(start: UnixMillis, point: &Point) -> Bucket {
-    let [ok, retryable, permanent] = point.outcomes;
-    let percentile = |part: u64| percentile(&point.durations, part);
-    Bucket {
-        start,
-        ok,
-        retryable,
-        permanent,
-        p50_ms: percentile(50),
-        p95_ms: percentile(95),
-        p99_ms: percentile(99),
-    }
-}
-
-/// The duration that `part` percent of the attempts stayed within.
-fn percentile(durations: &BTreeMap<i64, u64>, part: u64) -> Option<f64> {
-    let all: u64 = durations.values().sum();
-    let wanted = (all * part).div_ceil(100);
-    let mut seen = 0;
-    for (bucket, number) in durations {
-        seen += number;
-        if seen >= wanted {
-            return Some(codes::bucket_ms(*bucket));
-        }
-    }
-    None
+    Ok(chart.buckets())
 }
 
 pub(super) fn reasons(
@@ -145,10 +93,6 @@ pub(super) fn reasons(
         }
     }
     let mut all: Vec<ReasonCount> = all.into_values().collect();
-    all.sort_by(|a, b| {
-        b.attempts
-            .cmp(&a.attempts)
-            .then_with(|| a.reason.cmp(&b.reason))
-    });
+    by_frequency(&mut all);
     Ok(all)
 }

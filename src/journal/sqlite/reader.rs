@@ -8,14 +8,15 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
-use super::scan::{self, Budget, Found, Key, Way};
+use super::scan;
 use super::store::{Directory, Known};
 use super::{charts, story};
 use crate::channel::ResourceName;
 use crate::clock::UnixMillis;
+use crate::journal::walk::{Budget, Found, Way};
 use crate::journal::{
-    Bucket, Cursor, Filter, Gap, JournalError, Message, Page, PageRequest, Reach, ReadFuture,
-    Reader, ReasonCount, Span, Story,
+    Bucket, Cursor, Filter, Gap, JournalError, Message, Page, PageRequest, Queued, Reach,
+    ReadFuture, Reader, ReasonCount, Span, Story,
 };
 use crate::message::MessageId;
 
@@ -36,7 +37,7 @@ pub struct SqliteReader {
     turns: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Connections>>>,
     /// Changes that wait to be written.
-    queued: Arc<dyn Fn() -> u64 + Send + Sync>,
+    queued: Queued,
 }
 
 impl fmt::Debug for SqliteReader {
@@ -71,10 +72,7 @@ impl Segments<'_> {
 }
 
 impl SqliteReader {
-    pub(in crate::journal) fn new(
-        directory: Directory,
-        queued: Arc<dyn Fn() -> u64 + Send + Sync>,
-    ) -> Self {
+    pub(in crate::journal) fn new(directory: Directory, queued: Queued) -> Self {
         Self {
             directory,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
@@ -117,22 +115,6 @@ impl SqliteReader {
     }
 }
 
-/// The key of a cursor.
-fn key(cursor: &Cursor) -> Result<Key, JournalError> {
-    let id: MessageId = cursor
-        .id
-        .parse()
-        .map_err(|_| JournalError::Cursor(cursor.id.clone()))?;
-    Ok(scan::key_of(cursor.accepted, id))
-}
-
-fn cursor(key: Key) -> Cursor {
-    Cursor {
-        accepted: UnixMillis(key.0),
-        id: scan::id_of(key),
-    }
-}
-
 /// Messages of all segments in the order of the walk, each once, at most `limit`.
 fn search(
     segments: &mut Segments<'_>,
@@ -165,73 +147,11 @@ fn search(
         }
         let connection = segments.open(segment)?;
         let found = scan::scan(connection, filter, way, limit, &mut budget)?;
-        all.messages.extend(found.messages);
-        all.stopped = match (all.stopped, found.stopped) {
-            (Some(a), Some(b)) => Some(scan::nearer(way, a, b)),
-            (a, b) => a.or(b),
-        };
-        sort(&mut all, way);
-        all.messages.truncate(limit);
+        all.add(found, way);
+        all.sort(way, limit);
     }
-    // Beyond where one part of the search stopped nothing is complete.
-    if let Some(stopped) = all.stopped {
-        let within = |key: Key| {
-            if way.down {
-                key >= stopped
-            } else {
-                key <= stopped
-            }
-        };
-        all.messages.retain(|(key, _)| within(*key));
-    }
-    if all.messages.len() >= limit {
-        all.stopped = None;
-    }
+    all.settle(way, limit);
     Ok(all)
-}
-
-fn sort(found: &mut Found, way: Way) {
-    // Stable: of one that stands twice the newer segment's comes first on the way down.
-    found.messages.sort_by_key(|(key, _)| *key);
-    if way.down {
-        found.messages.reverse();
-    }
-    found.messages.dedup_by_key(|(key, _)| *key);
-}
-
-fn page(
-    segments: &mut Segments<'_>,
-    filter: &Filter,
-    request: &PageRequest,
-    way: Way,
-) -> rusqlite::Result<Page<Message>> {
-    let mut found = search(segments, filter, way, request.size + 1)?;
-    let more = found.messages.len() > request.size;
-    found.messages.truncate(request.size);
-    if !way.down {
-        found.messages.reverse();
-    }
-    let first = found.messages.first().map(|(key, _)| *key);
-    let last = found.messages.last().map(|(key, _)| *key);
-    let (after, before) = if way.down {
-        let on = if more { last } else { found.stopped };
-        (on, way.from.and(first))
-    } else {
-        (last.or(way.from), more.then_some(first).flatten())
-    };
-    Ok(Page {
-        items: found
-            .messages
-            .into_iter()
-            .map(|(_, message)| message)
-            .collect(),
-        after: after.map(cursor),
-        before: before.map(cursor),
-        searched_to: found
-            .stopped
-            .filter(|_| way.down)
-            .map(|key| UnixMillis(key.0)),
-    })
 }
 
 impl Reader for SqliteReader {
@@ -241,23 +161,13 @@ impl Reader for SqliteReader {
         request: &'a PageRequest,
     ) -> ReadFuture<'a, Page<Message>> {
         Box::pin(async move {
-            let way = match (&request.after, &request.before) {
-                (Some(after), _) => Way {
-                    down: true,
-                    from: Some(key(after)?),
-                },
-                (None, Some(before)) => Way {
-                    down: false,
-                    from: Some(key(before)?),
-                },
-                (None, None) => Way {
-                    down: true,
-                    from: None,
-                },
-            };
+            let way = Way::of(request)?;
             let (filter, request) = (filter.clone(), request.clone());
-            self.ask(move |segments| page(segments, &filter, &request, way))
-                .await
+            self.ask(move |segments| {
+                let found = search(segments, &filter, way, request.size + 1)?;
+                Ok(found.page(request.size, way))
+            })
+            .await
         })
     }
 
@@ -268,11 +178,7 @@ impl Reader for SqliteReader {
         limit: usize,
     ) -> ReadFuture<'a, usize> {
         Box::pin(async move {
-            let (filter, from) = (filter.clone(), key(than)?);
-            let way = Way {
-                down: false,
-                from: Some(from),
-            };
+            let (filter, way) = (filter.clone(), Way::newer(than)?);
             self.ask(move |segments| Ok(search(segments, &filter, way, limit)?.messages.len()))
                 .await
         })
@@ -310,17 +216,8 @@ impl Reader for SqliteReader {
                 event_id: Some(event_id.to_owned()),
                 ..Filter::default()
             };
-            let way = Way {
-                down: true,
-                from: None,
-            };
             self.ask(move |segments| {
-                let found = search(segments, &filter, way, limit)?;
-                Ok(found
-                    .messages
-                    .into_iter()
-                    .map(|(_, message)| message)
-                    .collect())
+                Ok(search(segments, &filter, Way::NEWEST, limit)?.into_messages())
             })
             .await
         })

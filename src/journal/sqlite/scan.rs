@@ -1,81 +1,16 @@
 //! A page of messages out of one segment: which index is walked, how far, and what fits.
 
-use std::time::Duration;
-
 use rusqlite::fallible_streaming_iterator::FallibleStreamingIterator as _;
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows};
-use tokio::time::Instant;
 
 use super::codes;
 use crate::clock::UnixMillis;
+use crate::journal::walk::{Budget, Found, Key, Way, id_of, nearer};
 use crate::journal::{EventFacts, Filter, Message};
 use crate::message::MessageId;
 
-/// Entries that one search walks.
-const WALK: usize = 20_000;
-/// How long it walks.
-const WALK_TIME: Duration = Duration::from_millis(50);
 /// Parts of indexes that are walked side by side.
 const STREAMS: usize = 256;
-/// So often the time is looked at.
-const LOOK: usize = 256;
-
-/// The place of a message in every list: time of acceptance, then its id's parts.
-pub(super) type Key = (i64, i64, i64, i64);
-
-/// The key of a cursor.
-pub(super) fn key_of(accepted: UnixMillis, id: MessageId) -> Key {
-    let (scope, partition, offset) = id.parts();
-    (accepted.0, codes::signed(scope), partition.into(), offset)
-}
-
-/// The text of the id in a key.
-pub(super) fn id_of(key: Key) -> String {
-    let partition = i32::try_from(key.2).unwrap_or_default();
-    MessageId::from_parts((codes::unsigned(key.1), partition, key.3)).to_string()
-}
-
-/// What is left of a search's bounds.
-#[derive(Debug)]
-pub(super) struct Budget {
-    entries: usize,
-    until: Instant,
-}
-
-impl Budget {
-    pub(super) fn new() -> Self {
-        Self {
-            entries: WALK,
-            until: Instant::now() + WALK_TIME,
-        }
-    }
-
-    pub(super) fn is_spent(&self) -> bool {
-        self.entries == 0 || Instant::now() >= self.until
-    }
-
-    fn take(&mut self) -> bool {
-        self.entries = self.entries.saturating_sub(1);
-        self.entries > 0 && (!self.entries.is_multiple_of(LOOK) || Instant::now() < self.until)
-    }
-}
-
-/// Which way a list is walked, and from where.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
-    /// Newest first, or oldest first.
-    pub(super) down: bool,
-    /// Beyond this.
-    pub(super) from: Option<Key>,
-}
-
-/// What was found, in the order of the walk.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) messages: Vec<(Key, Message)>,
-    /// The bounds ended the walk here.
-    pub(super) stopped: Option<Key>,
-}
 
 /// A filter in the numbers of one segment.
 struct Numbers {
@@ -158,11 +93,6 @@ fn following(rows: &mut Rows<'_>) -> rusqlite::Result<Option<Key>> {
     let row = Rows::next(rows)?;
     row.map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .transpose()
-}
-
-/// Of two places the one that the walk comes to first.
-pub(super) fn nearer(way: Way, a: Key, b: Key) -> Key {
-    if way.down { a.max(b) } else { a.min(b) }
 }
 
 /// `None`: the segment lacks a name that the filter asks for, so nothing fits.

@@ -5,10 +5,8 @@ use std::collections::HashMap;
 use rusqlite::{Transaction, params};
 
 use super::codes;
+use crate::journal::counts::{MINUTE, outcome_of, sample};
 use crate::journal::{DeliveryLog, LogKind};
-
-/// So much of an answer is shown as a sample, in bytes.
-const SAMPLE: usize = 200;
 
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
@@ -33,15 +31,11 @@ impl Stats {
             return;
         }
         let reason = log.reason.map_or(0, codes::of_reason);
-        let outcome = match (log.reason, log.retryable) {
-            (None, _) => 0,
-            (Some(_), true) => 1,
-            (Some(_), false) => 2,
-        };
+        let outcome = outcome_of(log);
         let micros = u64::try_from(log.duration.as_micros()).unwrap_or(u64::MAX);
         let key = Key {
             sub,
-            minute: log.started.0.div_euclid(60_000),
+            minute: log.started.0.div_euclid(MINUTE),
             outcome,
             reason,
             bucket: codes::bucket(micros),
@@ -75,17 +69,4 @@ impl Stats {
         }
         Ok(())
     }
-}
-
-/// The beginning of the answer, or the error in words.
-fn sample(log: &DeliveryLog) -> String {
-    let answer = log.response.as_ref().map(|answer| {
-        let body = &answer.body[..answer.body.len().min(SAMPLE)];
-        String::from_utf8_lossy(body).into_owned()
-    });
-    let error = || log.error.as_ref().map(|error| error.message.clone());
-    answer
-        .filter(|text| !text.is_empty())
-        .or_else(error)
-        .unwrap_or_default()
 }
