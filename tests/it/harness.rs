@@ -3,6 +3,7 @@
 pub(crate) mod event;
 pub(crate) mod http;
 pub(crate) mod kafka;
+pub(crate) mod postgres;
 pub(crate) mod sink;
 
 use std::fs::{self, File};
@@ -59,6 +60,10 @@ static TURN: RwLock<()> = RwLock::new(());
 pub(crate) struct World {
     pub(crate) log: Log,
     pub(crate) namespace: String,
+    /// The URL of the journal's database; `None`: SQLite.
+    journal: Option<String>,
+    /// Set for every broker.
+    variables: Vec<(&'static str, PathBuf)>,
     directory: tempfile::TempDir,
     starts: AtomicUsize,
     _shared: Option<RwLockReadGuard<'static, ()>>,
@@ -88,11 +93,25 @@ impl World {
         Self {
             log,
             namespace: format!("t-{}", &random[..10]),
+            journal: None,
+            variables: Vec::new(),
             directory,
             starts: AtomicUsize::new(0),
             _shared: shared,
             _alone: alone,
         }
+    }
+
+    /// The same with a journal in PostgreSQL.
+    pub(crate) fn journalling_to(mut self, url: &str) -> Self {
+        self.journal = Some(url.to_owned());
+        self
+    }
+
+    /// The same with a variable for every broker.
+    pub(crate) fn with_variable(mut self, name: &'static str, value: PathBuf) -> Self {
+        self.variables.push((name, value));
+        self
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -122,6 +141,12 @@ impl World {
     pub(crate) fn start(&self) -> Broker {
         let broker = self.launch(&[]);
         broker.wait_until_ready();
+        if self.journal.is_some() {
+            // Readiness does not wait for its tables.
+            eventually("the journal is there", PATIENCE, || {
+                broker.get("/v1/health").json()["journal"]["state"] == "ok"
+            });
+        }
         broker
     }
 
@@ -183,6 +208,14 @@ impl World {
         }
         if let Log::Kafka(servers) = &self.log {
             command.args(["--bootstrap-servers", servers]);
+        }
+        command.env_remove("LEVADA_TEST_POSTGRES");
+        for (name, value) in &self.variables {
+            command.env(name, value);
+        }
+        if let Some(url) = &self.journal {
+            command.args(["--journal-store", "postgres"]);
+            command.env("LEVADA_JOURNAL_URL", url);
         }
         command.args(more).stdin(Stdio::null());
         command.stdout(file.try_clone().unwrap()).stderr(file);

@@ -1,6 +1,7 @@
 //! The whole broker: the real program, real sockets, a scripted subscriber, both logs.
 //!
-//! Tests named `kafka` need `KAFKA_BOOTSTRAP_SERVERS`; `tests/run` provides it.
+//! Tests named `kafka` need `KAFKA_BOOTSTRAP_SERVERS`, those of the journal in PostgreSQL
+//! `LEVADA_TEST_POSTGRES`; `tests/run` provides them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(
@@ -22,6 +23,7 @@ mod manifests;
 mod messages;
 mod metrics;
 mod nodes;
+mod postgres_journal;
 mod process;
 mod purge;
 mod random_bytes;

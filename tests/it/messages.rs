@@ -46,13 +46,13 @@ fn started(world: &World, sink: &Sink) -> Broker {
     broker
 }
 
-fn page(broker: &Broker, query: &str) -> Value {
+pub(crate) fn page(broker: &Broker, query: &str) -> Value {
     let answer = broker.get(&format!("/v1/messages?{query}"));
     assert_eq!(answer.status(), 200, "{query}: {}", answer.text());
     answer.json()
 }
 
-fn items(broker: &Broker, path: &str) -> Vec<Value> {
+pub(crate) fn items(broker: &Broker, path: &str) -> Vec<Value> {
     let answer = broker.get(path);
     assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
     answer.json()["items"].as_array().unwrap().clone()
@@ -65,7 +65,7 @@ fn ids(page: &Value) -> Vec<String> {
 }
 
 /// Waits until so many messages are as they stay.
-fn wait_for_final(broker: &Broker, count: usize) {
+pub(crate) fn wait_for_final(broker: &Broker, count: usize) {
     eventually("all messages are final", PATIENCE, || {
         let page = page(broker, "page_size=250");
         let all = page["items"].as_array().unwrap();
@@ -80,7 +80,7 @@ fn words<'v>(entries: &'v [Value], field: &str) -> Vec<&'v str> {
         .collect()
 }
 
-fn the_story_of_a_message_is_told(world: &World) {
+pub(crate) fn the_story_of_a_message_is_told(world: &World) {
     let sink = subscriber();
     let broker = started(world, &sink);
     broker.accept("orders", &Event::new("twice").with_data("the data"));
@@ -149,7 +149,7 @@ fn the_story_of_a_message_is_told(world: &World) {
     );
 }
 
-fn filters_pick_what_they_say(world: &World) {
+pub(crate) fn filters_pick_what_they_say(world: &World) {
     let sink = subscriber();
     let broker = started(world, &sink);
     for id in ["ok-1", "bad-1", "twice-1", "ok-2"] {
@@ -197,7 +197,7 @@ fn filters_pick_what_they_say(world: &World) {
     assert!(refused.text().contains("status"), "{}", refused.text());
 }
 
-fn pages_hold_while_messages_arrive(world: &World) {
+pub(crate) fn pages_hold_while_messages_arrive(world: &World) {
     let sink = subscriber();
     let broker = started(world, &sink);
     for number in 0..60 {
@@ -233,7 +233,7 @@ fn only(broker: &Broker) -> Value {
     page(broker, "")["items"][0].clone()
 }
 
-fn a_message_is_sent_again_in_a_round_of_its_own(world: &World) {
+pub(crate) fn a_message_is_sent_again_in_a_round_of_its_own(world: &World) {
     let sink = subscriber();
     let broker = started(world, &sink);
     broker.accept("orders", &Event::new("bad"));
