@@ -8,20 +8,25 @@ mod answer;
 mod dead_letters;
 mod guard;
 mod messages;
+mod openapi;
 mod page;
 mod query;
 mod routes;
 mod server;
 mod sessions;
+mod shapes;
+mod table;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use prometheus::Registry;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 pub use messages::Messages;
+pub use openapi::document;
 pub use server::{ServeError, serve};
 
 use crate::config::Secret;
@@ -75,7 +80,7 @@ impl Settings {
 }
 
 /// One of the things that `/readyz` rests on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ReadinessCheck {
     /// What is checked, such as `log`.
     pub name: String,

@@ -76,6 +76,9 @@ enum Command {
     Completions(completions::CompletionArgs),
     /// Write the manual page.
     Man(completions::ManArgs),
+    /// Write the OpenAPI document of the admin port to standard output.
+    #[command(after_help = "Examples:\n  levada openapi > openapi.json")]
+    Openapi,
 }
 
 /// Why a command did not do what it was asked.
@@ -145,6 +148,7 @@ impl Command {
             Self::Purge(args) => block_on(purge::run(args, console)),
             Self::Completions(args) => completions::completions(&args, console),
             Self::Man(args) => completions::man(&args, console),
+            Self::Openapi => console.text(crate::admin::document()),
         }
     }
 }

@@ -33,6 +33,17 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::NotReady,
+        Self::Failing,
+        Self::Degraded,
+        Self::Slow,
+        Self::Unknown,
+        Self::Healthy,
+        Self::Idle,
+    ];
+
     /// As the API writes it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -5,7 +5,8 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTE
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
-use serde_json::{Value, json};
+
+use super::shapes::{List, Problem};
 
 /// An answer that stands as a whole.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -27,23 +28,21 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     }
 }
 
-/// `{"items": [...], "page_info": {...}}` with everything on one page.
-pub(super) fn list(items: Vec<Value>) -> Answer {
-    let page = json!({ "page_size": items.len(), "after": null, "before": null });
-    json(
-        StatusCode::OK,
-        &json!({ "items": items, "page_info": page }),
-    )
+/// Everything on one page.
+pub(super) fn list<T: Serialize>(items: Vec<T>) -> Answer {
+    json(StatusCode::OK, &List::whole(items))
 }
 
 /// RFC 9457.
 pub(super) fn problem(status: StatusCode, detail: &str) -> Answer {
-    let body = json!({
-        "title": status.canonical_reason(),
-        "status": status.as_u16(),
-        "detail": detail,
-    });
-    let mut answer = answer(status, "application/problem+json", body.to_string());
+    let problem = Problem {
+        title: status.canonical_reason().unwrap_or_default().into(),
+        status: status.as_u16(),
+        detail: detail.into(),
+    };
+    // Numbers and texts always are JSON.
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut answer = answer(status, "application/problem+json", body);
     if status == StatusCode::UNAUTHORIZED {
         answer
             .headers_mut()

@@ -1,33 +1,18 @@
 //! Dead letters and redrives.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::answer::{self, Answer};
 use super::guard::{Refusal, refuse};
-use super::query::Query;
+use super::query::{Query, time};
+use super::shapes::{self, Letter, List, PageInfo, Plan, Time, Wish};
+use super::table::Parameter;
 use crate::channel::ResourceName;
-use crate::clock::UnixMillis;
-use crate::dead_letters::{
-    Command, DeadLetters, Error, Filter, Listed, Page, Redrive, RedriveId, Selection,
-};
+use crate::dead_letters::{Command, DeadLetters, Error, Filter, Page, RedriveId, Selection};
 
-/// Dead letters of a page: unless asked otherwise, and at most.
-const PAGE: (usize, usize) = (50, 250);
-
-/// The parameters that choose dead letters, and those that choose a page.
-const PARAMETERS: [&str; 7] = [
-    "inserted_at.gte",
-    "inserted_at.lt",
-    "event_type",
-    "event_id",
-    "error_code",
-    "page_size",
-    "after",
-];
+/// Dead letters of a page unless asked otherwise.
+const PAGE: usize = 50;
 
 fn bad(detail: &str) -> Refusal {
     refuse(StatusCode::BAD_REQUEST, detail)
@@ -51,27 +36,27 @@ fn subscription(namespace: &str, name: &str) -> Result<ResourceName, Refusal> {
 pub(super) async fn list(
     letters: &DeadLetters,
     (namespace, name): (&str, &str),
-    query: Option<&str>,
+    query: &Query,
+    known: &[Parameter],
 ) -> Result<Answer, Refusal> {
     let name = subscription(namespace, name)?;
-    let asked = asked(query).map_err(|detail| bad(&detail))?;
-    let (filter, page) = asked;
-    let size = page.size;
+    let (filter, page) = asked(query, known).map_err(|detail| bad(&detail))?;
+    let page_size = page.size;
     let found = letters
         .list(&name, &filter, page)
         .await
         .map_err(|error| failed(&error))?;
-    let items: Vec<_> = found.letters.iter().map(|one| shown(&name, one)).collect();
-    let mut info = json!({
-        "page_size": size,
-        "after": found.after.map(|ends| cursor(&ends)),
-        "before": null,
-    });
-    if let Some(time) = found.searched_to {
-        info["searched_to"] = time.rfc3339().into();
-    }
-    let body = json!({ "items": items, "page_info": info });
-    Ok(answer::json(StatusCode::OK, &body))
+    let shown = |one| shapes::DeadLetter::new(&name, one);
+    let list = List {
+        items: found.letters.iter().map(shown).collect(),
+        page_info: PageInfo {
+            page_size,
+            after: found.after.map(|ends| cursor(&ends)),
+            searched_to: found.searched_to.map(Time::from),
+            ..PageInfo::default()
+        },
+    };
+    Ok(answer::json(StatusCode::OK, &list))
 }
 
 /// `GET /v1/subscriptions/{namespace}/{name}/dead-letters/{id}`
@@ -88,28 +73,7 @@ pub(super) async fn one(
         })?;
     let found = letters.get(&name, parsed).await;
     let found = found.map_err(|error| failed(&error))?;
-    let mut body = shown(&name, &found);
-    body["content"] = content(&found);
-    Ok(answer::json(StatusCode::OK, &body))
-}
-
-/// What `POST .../dead-letters/redrive` takes.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Wish {
-    #[serde(rename = "inserted_at.gte")]
-    since: Option<String>,
-    #[serde(rename = "inserted_at.lt")]
-    until: Option<String>,
-    event_type: Option<String>,
-    event_id: Option<String>,
-    error_code: Option<u16>,
-    limit: Option<u64>,
-    rate: Option<f64>,
-    again: bool,
-    all: bool,
-    dry_run: bool,
-    plan: Option<String>,
+    Ok(answer::json(StatusCode::OK, &Letter::new(&name, &found)))
 }
 
 impl Wish {
@@ -163,12 +127,7 @@ pub(super) async fn redrive(
     if wish.dry_run {
         let planned = letters.plan(&name, selection).await;
         let planned = planned.map_err(|error| failed(&error))?;
-        let body = json!({
-            "plan": planned.plan,
-            "count": planned.count,
-            "expires_at": planned.expires_at.rfc3339(),
-        });
-        return Ok(answer::json(StatusCode::OK, &body));
+        return Ok(answer::json(StatusCode::OK, &Plan::from(planned)));
     }
     let chosen = selection != Selection::default();
     let begun = match &wish.plan {
@@ -186,7 +145,10 @@ pub(super) async fn redrive(
         }
     };
     let begun = begun.map_err(|error| failed(&error))?;
-    Ok(answer::json(StatusCode::ACCEPTED, &told(&begun)))
+    Ok(answer::json(
+        StatusCode::ACCEPTED,
+        &shapes::Redrive::from(&begun),
+    ))
 }
 
 /// `GET /v1/redrives/{id}`, `POST /v1/redrives/{id}/{command}`
@@ -204,45 +166,23 @@ pub(super) async fn one_redrive(
         Some(command) => (StatusCode::ACCEPTED, letters.command(&id, command).await),
     };
     let redrive = redrive.map_err(|error| failed(&error))?;
-    Ok(answer::json(status, &told(&redrive)))
+    Ok(answer::json(status, &shapes::Redrive::from(&redrive)))
 }
 
-fn asked(query: Option<&str>) -> Result<(Filter, Page), String> {
-    let query = Query::parse(query.unwrap_or_default(), &PARAMETERS)?;
-    let time = |name| query.get(name).map(|text| time(name, text)).transpose();
+fn asked(query: &Query, known: &[Parameter]) -> Result<(Filter, Page), String> {
     let filter = Filter {
-        since: time("inserted_at.gte")?,
-        until: time("inserted_at.lt")?,
+        since: query.time("inserted_at.gte")?,
+        until: query.time("inserted_at.lt")?,
         event_type: query.get("event_type").map(str::to_owned),
         event_id: query.get("event_id").map(str::to_owned),
-        error_code: query
-            .get("error_code")
-            .map(|text| number("error_code", text, 100, 999))
-            .transpose()?,
+        error_code: query.number("error_code", known)?,
         ..Filter::default()
     };
     let page = Page {
-        size: match query.get("page_size") {
-            None => PAGE.0,
-            Some(text) => number("page_size", text, 1, PAGE.1)?,
-        },
+        size: query.number("page_size", known)?.unwrap_or(PAGE),
         after: query.get("after").map(ends).transpose()?,
     };
     Ok((filter, page))
-}
-
-fn number<N>(name: &str, text: &str, low: N, high: N) -> Result<N, String>
-where
-    N: std::str::FromStr + PartialOrd + std::fmt::Display,
-{
-    let number = text.parse().ok().filter(|n| (&low..=&high).contains(&n));
-    number.ok_or_else(|| format!("{name} must be a number from {low} to {high}, not {text:?}"))
-}
-
-fn time(name: &str, text: &str) -> Result<UnixMillis, String> {
-    let time: Result<jiff::Timestamp, _> = text.parse();
-    time.map(|time| UnixMillis(time.as_millisecond()))
-        .map_err(|_| format!("{name} must be a time such as 2026-01-31T12:00:00Z, not {text:?}"))
 }
 
 /// Where a page ended, as text.
@@ -257,84 +197,10 @@ fn ends(cursor: &str) -> Result<Vec<i64>, String> {
     ends.ok_or_else(|| "after must be what page_info.after of the page before says".into())
 }
 
-/// A dead letter as lists show it.
-fn shown(subscription: &ResourceName, listed: &Listed) -> Value {
-    let letter = &listed.letter;
-    let (at, offset, time) = letter.origin();
-    let attribute = |name| letter.attribute(name);
-    json!({
-        "id": letter.id.to_string(),
-        "subscription": subscription.to_string(),
-        "inserted_at": letter.inserted_at.rfc3339(),
-        "event": {
-            "id": attribute("id"),
-            "source": attribute("source"),
-            "type": attribute("type"),
-            "subject": attribute("subject"),
-            "time": attribute("time"),
-        },
-        "reason": letter.outcome,
-        "error": { "dest": letter.dest, "code": letter.code, "data": letter.data },
-        "phase": letter.phase,
-        "attempts": letter.attempts,
-        "first_attempt_at": letter.first_attempt.map(UnixMillis::rfc3339),
-        "redriven": letter.redriven(),
-        "sent_again": listed.is_sent,
-        "redrivable": listed.is_redrivable,
-        "origin": {
-            "topic": at.topic.as_str(),
-            "partition": at.partition.0,
-            "offset": offset.0,
-            "time": time.rfc3339(),
-        },
-        "position": {
-            "partition": letter.position.partition.0,
-            "offset": letter.position.offset.0,
-        },
-    })
-}
-
-/// The event as it was, all of it: JSON data as it is, text as text, anything else as base64.
-fn content(listed: &Listed) -> Value {
-    let Some(event) = listed.letter.event() else {
-        return Value::Null;
-    };
-    serde_json::from_slice(&event.to_structured_json())
-        // JSON data that serde_json cannot hold, such as numbers beyond its range.
-        .unwrap_or_else(
-            |_| json!({ "data_base64": event.data().map(|data| STANDARD.encode(data)) }),
-        )
-}
-
-fn told(redrive: &Redrive) -> Value {
-    let terms = &redrive.terms;
-    let filter = &terms.filter;
-    json!({
-        "id": redrive.id.to_string(),
-        "subscription": redrive.id.subscription.to_string(),
-        "state": redrive.state,
-        "count": terms.count,
-        "sent": redrive.sent,
-        "failed": redrive.failed,
-        "filter": {
-            "inserted_at.gte": filter.since.map(UnixMillis::rfc3339),
-            "inserted_at.lt": filter.until.map(UnixMillis::rfc3339),
-            "event_type": filter.event_type,
-            "event_id": filter.event_id,
-            "error_code": filter.error_code,
-        },
-        "limit": terms.limit,
-        "rate": terms.rate,
-        "again": terms.again,
-        "node": terms.node,
-        "created_at": redrive.created_at.rfc3339(),
-        "updated_at": redrive.updated_at.rfc3339(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixMillis;
 
     #[test]
     fn wishes_are_checked() {
@@ -364,11 +230,14 @@ mod tests {
 
     #[test]
     fn queries_are_checked() {
-        let (filter, page) = asked(Some("event_type=a%20b&page_size=250&after=3.0.12")).unwrap();
+        let path = "/v1/subscriptions/a/b/dead-letters";
+        let known = crate::admin::table::find(path).unwrap().0.parameters;
+        let asked = |query| asked(&Query::parse(Some(query), known)?, known);
+        let (filter, page) = asked("event_type=a%20b&page_size=250&after=3.0.12").unwrap();
         assert_eq!(filter.event_type.as_deref(), Some("a b"));
         assert_eq!((page.size, page.after), (250, Some(vec![3, 0, 12])));
         assert_eq!(cursor(&[3, 0, 12]), "3.0.12");
-        assert_eq!(asked(None).unwrap().1.size, 50);
+        assert_eq!(asked("").unwrap().1.size, 50);
         for (query, word) in [
             ("page_size=0", "page_size"),
             ("page_size=251", "page_size"),
@@ -378,7 +247,7 @@ mod tests {
             ("after=-1", "after"),
             ("type=x", "event_type"),
         ] {
-            let error = asked(Some(query)).unwrap_err();
+            let error = asked(query).unwrap_err();
             assert!(error.contains(word), "{query}: {error}");
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
@@ -24,8 +25,9 @@ const CHUNK: usize = 500;
 const MAX_RECORD: u32 = 256 << 10;
 
 /// How a redrive stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "RedriveState")]
 pub enum State {
     /// It sends, or goes on as soon as its node does.
     Running,

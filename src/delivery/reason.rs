@@ -51,6 +51,13 @@ const NAMES: [(Reason, &str); 11] = [
     (Reason::PipelineError, "pipeline_error"),
 ];
 
+impl Reason {
+    /// The names, but for `http_<code>`.
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(_, name)| *name)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

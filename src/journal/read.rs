@@ -3,10 +3,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::str::FromStr;
 
 use super::model::{FinalReason, LogKind, Status, Trigger, Wait};
 use crate::channel::ResourceName;
 use crate::clock::UnixMillis;
+use crate::message::MessageId;
 
 /// The answer of a [`Reader`].
 pub type ReadFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, JournalError>> + Send + 'a>>;
@@ -56,6 +58,28 @@ pub struct Cursor {
     pub accepted: UnixMillis,
     /// Its id.
     pub id: String,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.accepted.0, self.id)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = JournalError;
+
+    fn from_str(text: &str) -> Result<Self, JournalError> {
+        let read = || {
+            let (accepted, id) = text.split_once('.')?;
+            id.parse::<MessageId>().ok()?;
+            Some(Self {
+                accepted: UnixMillis(accepted.parse().ok()?),
+                id: id.to_owned(),
+            })
+        };
+        read().ok_or_else(|| JournalError::Cursor(text.to_owned()))
+    }
 }
 
 /// Which page of a list, newest first.
@@ -322,4 +346,28 @@ pub trait Reader: Send + Sync + fmt::Debug {
 
     /// How far the journal reaches, and its gaps.
     fn reach(&self) -> ReadFuture<'_, Reach>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_come_back_from_text() {
+        let text = "-5.ae0c19cbe0315e6b-3-1042";
+        let cursor: Cursor = text.parse().unwrap();
+        assert_eq!(cursor.accepted, UnixMillis(-5));
+        assert_eq!(cursor.to_string(), text);
+        for bad in [
+            "",
+            "5",
+            "5.",
+            "x.ae0c19cbe0315e6b-3-1042",
+            "5.a",
+            "5.ae0c19cbe0315e6b-3",
+        ] {
+            let refused = bad.parse::<Cursor>();
+            assert_eq!(refused, Err(JournalError::Cursor(bad.into())));
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Starts the real program in a world of its own (directories, a namespace) and talks to it.
 
+pub(crate) mod api;
 pub(crate) mod event;
 pub(crate) mod http;
 pub(crate) mod kafka;
@@ -264,12 +265,14 @@ impl Broker {
         self.ask("GET", path, b"")
     }
 
-    /// A request on the admin port.
+    /// A request on the admin port. What is answered has to be what the API's document says.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &[u8]) -> Message {
         let mut connection = Connection::open(self.admin, PATIENCE).unwrap();
         let host = self.admin.to_string();
         let request = http::request(method, path, &host, &[], body);
-        connection.exchange(&request).unwrap()
+        let answer = connection.exchange(&request).unwrap();
+        api::check(method, path, &answer);
+        answer
     }
 
     /// Where a channel is found at the ingress: the `Host` header.

@@ -23,6 +23,7 @@ mod manifests;
 mod messages;
 mod metrics;
 mod nodes;
+mod openapi;
 mod postgres_journal;
 mod process;
 mod purge;

@@ -1,11 +1,11 @@
 //! What can be done about one message: send it again, or make the attempt it waits for now.
 
 use http::StatusCode;
-use serde_json::Value;
 
-use super::{Messages, failed, message, queued, unknown};
+use super::{Messages, failed, queued, unknown};
 use crate::admin::answer::{self, Answer};
 use crate::admin::guard::{Refusal, refuse};
+use crate::admin::shapes;
 use crate::dashboard::{ActionFuture, MessageActions};
 use crate::delivery::Reason;
 use crate::dispatch::{Origin, redrive, wish};
@@ -49,7 +49,7 @@ impl Messages {
         Ok(answer::json(StatusCode::ACCEPTED, &message))
     }
 
-    async fn perform(&self, id: &str, act: Act) -> Result<Value, Refusal> {
+    async fn perform(&self, id: &str, act: Act) -> Result<shapes::Message, Refusal> {
         let known = match self.reader.as_deref() {
             Some(reader) => reader.message(id).await.map_err(|error| failed(&error))?,
             None => None,
@@ -59,7 +59,7 @@ impl Messages {
         }
         let (subscription, at, stored) = self.in_log(id).await?;
         let shown = match &known {
-            Some(known) => message(known),
+            Some(known) => shapes::Message::from(known),
             None => queued(id, &subscription, &at, &stored),
         };
         let partition = at.partition;
