@@ -34,7 +34,7 @@ pub use document::{
 pub use graph::Loops;
 pub use read::{Parsed, parse};
 pub use secrets::{NoSecrets, ProcessSecrets, SecretRef, Secrets};
-pub use timeline::{RetryStep, retry_timeline};
+pub use timeline::{RetryStep, check_timeline, retry_timeline};
 pub use yaml::MAX_BYTES as MAX_FILE_BYTES;
 
 /// Something wrong in a manifest. Shown as `file:line: field: message`.

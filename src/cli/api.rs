@@ -53,7 +53,42 @@ pub(super) enum Output {
     Json,
 }
 
+/// The largest page the API gives.
+const PAGE: u64 = 250;
+
 impl AdminArgs {
+    /// The items of a list, at most `limit`, page by page. `filter` is a query, each parameter
+    /// with `&` before it.
+    pub(super) async fn list(
+        &self,
+        path: &str,
+        filter: &str,
+        limit: u64,
+        console: &Console,
+    ) -> Result<Vec<Value>, CliError> {
+        let mut items: Vec<Value> = Vec::new();
+        let mut after = String::new();
+        loop {
+            let size = (limit - items.len() as u64).min(PAGE);
+            let page = format!("{path}?page_size={size}{filter}{after}");
+            let mut page = self.get(&page).await?;
+            if let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) {
+                items.extend(found);
+            }
+            let next = text(&page, "/page_info/after");
+            if next.is_empty() || items.len() as u64 >= limit {
+                console.progress("");
+                return Ok(items);
+            }
+            console.progress(format_args!(
+                "{} found, looked back to {}",
+                items.len(),
+                text(&page, "/page_info/searched_to")
+            ));
+            after = format!("&after={}", encode(&next));
+        }
+    }
+
     /// What stands at `path`.
     pub(super) async fn get(&self, path: &str) -> Result<Value, CliError> {
         self.port.get(path).await
@@ -129,6 +164,16 @@ impl AdminPort {
             CliError::Failed(said)
         })
     }
+}
+
+/// Percent-encodes what has a meaning in a query.
+pub(super) fn encode(text: &str) -> String {
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte);
+    let one = |byte: u8| match safe(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(one).collect()
 }
 
 /// Writes `value` as JSON over several lines.

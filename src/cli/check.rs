@@ -8,7 +8,7 @@ use super::table::{indented, table};
 use super::{CliError, Console, Tone};
 use crate::channel::{BackoffPolicy, DeliverySpec};
 use crate::duration::iso;
-use crate::manifest::{self, Report, RetryStep, Source, retry_timeline};
+use crate::manifest::{self, Report, RetryStep, Source, check_timeline, retry_timeline};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -93,7 +93,11 @@ fn summary(report: &Report) -> String {
         let _ = write!(text, "\nsubscription {name}: {}\n", retries(&spec));
         let steps = retry_timeline(&spec);
         if steps.len() > 1 {
-            text.push_str(&indented(&timeline(&steps), 2));
+            text.push_str(&indented(&timeline("ATTEMPT", &steps), 2));
+        }
+        if spec.status_check.is_some() {
+            text.push_str("  after a 2xx the provider is asked, as long as it tells nothing\n");
+            text.push_str(&indented(&timeline("CHECK", &check_timeline()), 2));
         }
     }
     text
@@ -124,7 +128,7 @@ fn retries(spec: &DeliverySpec) -> String {
 /// Rows that are shown at the start of a long list; the last one always is.
 const SHOWN: usize = 20;
 
-fn timeline(steps: &[RetryStep]) -> String {
+fn timeline(what: &str, steps: &[RetryStep]) -> String {
     let jitter = steps.iter().any(|step| step.earliest != step.latest);
     let row = |step: &RetryStep| {
         let mut row = vec![step.attempt.to_string(), since_start(step.earliest)];
@@ -141,9 +145,9 @@ fn timeline(steps: &[RetryStep]) -> String {
         rows.push(row(last));
     }
     let head: &[_] = if jitter {
-        &["ATTEMPT", "EARLIEST", "LATEST"]
+        &[what, "EARLIEST", "LATEST"]
     } else {
-        &["ATTEMPT", "AFTER"]
+        &[what, "AFTER"]
     };
     table(head, &rows)
 }
@@ -221,6 +225,24 @@ subscription default/billing: 3 retries, exponential from PT0.5S; each attempt m
     }
 
     #[test]
+    fn status_checks_are_shown_with_their_times() {
+        let check = "statusCheck: { status: /state, delivered: [ok] }";
+        let levada = GOOD
+            .replace("messaging.knative.dev/v1\n", "levada.dev/v1\n")
+            .replace("retry: 3", &format!("{check}, retry: 3"));
+        let (result, said) = checked(&levada);
+        result.unwrap();
+        for line in [
+            "  after a 2xx the provider is asked, as long as it tells nothing\n",
+            "  CHECK  EARLIEST     LATEST\n",
+            "  1      0.875 s      1.75 s\n",
+            "  10     14 min 55 s  29 min 50 s\n",
+        ] {
+            assert!(said.contains(line), "{line:?} is not in\n{said}");
+        }
+    }
+
+    #[test]
     fn problems_are_shown_with_file_line_and_field() {
         let (result, said) = checked(&GOOD.replace("retry: 3", "retry: -1"));
         assert!(matches!(result, Err(CliError::Told)));
@@ -238,7 +260,7 @@ subscription default/billing: 3 retries, exponential from PT0.5S; each attempt m
             latest: Duration::from_secs(attempt * 2),
         };
         let steps: Vec<_> = (1..=100).map(step).collect();
-        let shown = timeline(&steps);
+        let shown = timeline("ATTEMPT", &steps);
         assert_eq!(shown.lines().count(), 1 + SHOWN + 2);
         assert!(
             shown.ends_with("100      1 min 40 s  3 min 20 s\n"),

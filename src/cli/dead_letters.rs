@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 
-use super::api::{AdminArgs, Output, text, write_json};
+use super::api::{AdminArgs, Output, encode, text, write_json};
 use super::table::table;
 use super::{CliError, Console, Tone, confirm};
 use crate::channel::ResourceName;
@@ -16,8 +16,6 @@ use crate::duration;
 
 /// How often a redrive is asked how far it is.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
-/// The largest page the API gives.
-const PAGE: u64 = 250;
 
 /// Arguments of `dead-letters`.
 #[derive(Debug, clap::Args)]
@@ -149,16 +147,6 @@ impl FilterArgs {
     }
 }
 
-/// Percent-encodes what has a meaning in a query.
-pub(super) fn encode(text: &str) -> String {
-    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte);
-    let one = |byte: u8| match safe(byte) {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
-    };
-    text.bytes().map(one).collect()
-}
-
 pub(super) async fn run(args: Args, console: &Console) -> Result<(), CliError> {
     match args.what {
         What::List(args) => list(&args, console).await,
@@ -172,30 +160,8 @@ fn path(subscription: &ResourceName) -> String {
 }
 
 async fn list(args: &ListArgs, console: &Console) -> Result<(), CliError> {
-    let path = path(&args.subscription);
-    let filter = args.filter.query();
-    let mut items: Vec<Value> = Vec::new();
-    let mut after = String::new();
-    loop {
-        let left = args.limit - items.len() as u64;
-        let size = left.min(PAGE);
-        let page = format!("{path}?page_size={size}{filter}{after}");
-        let mut page = args.admin.get(&page).await?;
-        if let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) {
-            items.extend(found);
-        }
-        let next = text(&page, "/page_info/after");
-        if next.is_empty() || items.len() as u64 >= args.limit {
-            break;
-        }
-        console.progress(format_args!(
-            "{} found, looked back to {}",
-            items.len(),
-            text(&page, "/page_info/searched_to")
-        ));
-        after = format!("&after={next}");
-    }
-    console.progress("");
+    let (path, filter) = (path(&args.subscription), args.filter.query());
+    let items = args.admin.list(&path, &filter, args.limit, console).await?;
     if args.admin.output == Output::Json {
         return write_json(console, &json!({ "items": items }));
     }
@@ -336,7 +302,8 @@ async fn follow(
 ) -> Result<Value, CliError> {
     loop {
         let redrive = args.admin.get(&format!("/v1/redrives/{id}")).await?;
-        if matches!(redrive["state"].as_str(), Some("done" | "cancelled")) {
+        let is_over = matches!(redrive["state"].as_str(), Some("done" | "cancelled"));
+        if is_over || !redrive["reason"].is_null() {
             console.progress("");
             return Ok(redrive);
         }
@@ -369,6 +336,13 @@ fn outcome(redrive: &Value, count: u64, console: &Console) -> String {
     if failed > 0 {
         said.push_str(&format!(
             "; the log refused {failed}, see the log of the process"
+        ));
+    }
+    let why = text(redrive, "/reason");
+    if !why.is_empty() {
+        let id = text(redrive, "/id");
+        said.push_str(&format!(
+            "; {why}: mend the subscriber, then resume {id} on the page"
         ));
     }
     console.paint(tone, said)

@@ -4,15 +4,12 @@ mod story;
 
 use serde_json::{Value, json};
 
-use super::api::{AdminArgs, Output, text, write_json};
-use super::dead_letters::{encode, parse_time};
+use super::api::{AdminArgs, Output, encode, text, write_json};
+use super::dead_letters::parse_time;
 use super::table::table;
 use super::{CliError, Console};
 use crate::channel::ResourceName;
 use crate::clock::UnixMillis;
-
-/// The largest page the API gives.
-const PAGE: u64 = 250;
 
 /// Arguments of `messages`.
 #[derive(Debug, clap::Args)]
@@ -133,27 +130,8 @@ pub(super) async fn run(args: Args, console: &Console) -> Result<(), CliError> {
 
 async fn list(args: &ListArgs, console: &Console) -> Result<(), CliError> {
     let filter = args.filter.query();
-    let mut items: Vec<Value> = Vec::new();
-    let mut after = String::new();
-    loop {
-        let size = (args.limit - items.len() as u64).min(PAGE);
-        let path = format!("/v1/messages?page_size={size}{filter}{after}");
-        let mut page = args.admin.get(&path).await?;
-        if let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) {
-            items.extend(found);
-        }
-        let next = text(&page, "/page_info/after");
-        if next.is_empty() || items.len() as u64 >= args.limit {
-            break;
-        }
-        console.progress(format_args!(
-            "{} found, looked back to {}",
-            items.len(),
-            text(&page, "/page_info/searched_to")
-        ));
-        after = format!("&after={}", encode(&next));
-    }
-    console.progress("");
+    let path = "/v1/messages";
+    let items = args.admin.list(path, &filter, args.limit, console).await?;
     if args.admin.output == Output::Json {
         return write_json(console, &json!({ "items": items }));
     }

@@ -2,3 +2,4 @@
 
 pub(super) mod fake;
 mod pages;
+mod sources;

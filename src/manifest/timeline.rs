@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::channel::{BackoffPolicy, DeliverySpec};
+use crate::delivery::check;
 
 /// When an attempt is made, counted from the first one, if every attempt fails at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,26 @@ pub fn retry_timeline(spec: &DeliverySpec) -> Vec<RetryStep> {
         });
     }
     steps
+}
+
+/// When a provider is asked what became of a message, counted from the 2xx, if every answer tells
+/// nothing; `Retry-After` is not looked at.
+#[must_use]
+pub fn check_timeline() -> Vec<RetryStep> {
+    let mut step = RetryStep {
+        attempt: 0,
+        earliest: Duration::ZERO,
+        latest: Duration::ZERO,
+    };
+    let next = |number| {
+        step = RetryStep {
+            attempt: u64::from(number),
+            earliest: step.earliest + check::delay(number, 1.0),
+            latest: step.latest + check::delay(number, 0.0),
+        };
+        step
+    };
+    (1..=check::CHECKS).map(next).collect()
 }
 
 fn delay_before(spec: &DeliverySpec, retry: u32) -> Duration {
@@ -129,6 +150,16 @@ mod tests {
         assert_eq!(steps.len(), 9);
         assert_eq!(steps[8].latest, Duration::from_secs(1785));
         assert_eq!(steps[1].earliest, Duration::from_secs_f64(3.5));
+    }
+
+    #[test]
+    fn checks_fit_their_half_hour() {
+        let steps = check_timeline();
+        assert_eq!(steps.len(), 10);
+        let (first, last) = (steps[0], steps[9]);
+        assert_eq!(first.latest, Duration::from_secs_f64(1.75));
+        assert_eq!(last.latest, Duration::from_secs_f64(1790.25));
+        assert_eq!(last.earliest, Duration::from_secs_f64(1790.25 / 2.0));
     }
 
     #[test]
