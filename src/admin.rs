@@ -29,9 +29,12 @@ pub use messages::Messages;
 pub use openapi::document;
 pub use server::{ServeError, serve};
 
+use crate::channel::ResourceName;
 use crate::config::Secret;
 use crate::dashboard::Dashboard;
 use crate::dead_letters::DeadLetters;
+use crate::log::{Offset, Partition};
+use crate::status::Lag;
 
 /// Where and to whom the admin port answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Settings {
     pub token: Secret,
     /// Whether it may listen beyond loopback without a token.
     pub open: bool,
+    /// Whether it changes nothing.
+    pub read_only: bool,
     /// Names it answers to besides `localhost` and IP addresses.
     pub allowed_hosts: Vec<String>,
 }
@@ -52,6 +57,7 @@ impl Default for Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             token: Secret::default(),
             open: false,
+            read_only: false,
             allowed_hosts: Vec::new(),
         }
     }
@@ -100,6 +106,12 @@ pub trait AdminView: Send + Sync {
 
     /// The subscriptions, by namespace and name.
     fn subscriptions(&self) -> Vec<Value>;
+
+    /// How far a subscription is behind; `None`: that is not known on this node.
+    fn lag(&self, subscription: &ResourceName) -> Option<Lag>;
+
+    /// What a subscription has committed of a partition; `None`: this node does not hold it.
+    fn committed(&self, subscription: &ResourceName, partition: Partition) -> Option<Offset>;
 
     /// What is wrong with the manifests: `file`, `line`, `field`, `message`.
     fn problems(&self) -> Vec<Value>;

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admin::{self, AdminState, AdminView, Messages, ReadinessCheck};
+use crate::channel::ResourceName;
 use crate::clock::Clock;
 use crate::config::{Config, Role};
 use crate::dashboard::{self, Dashboard};
@@ -23,10 +24,10 @@ use crate::delivery::Client;
 use crate::dispatch::{self, DispatchMetrics, Duties, Supervisor, Tools};
 use crate::health::Watch;
 use crate::ingress::{self, Ingress, RouteTable};
-use crate::log::EventLog;
+use crate::log::{EventLog, Offset, Partition};
 use crate::registry::{Registry, Snapshot};
 use crate::shutdown::Tasks;
-use crate::status::Board;
+use crate::status::{Board, Lag};
 use crate::topics::Topics;
 
 use probe::LogProbe;
@@ -134,6 +135,7 @@ impl App {
         let redriving = tasks.child();
         let dead_letters = DeadLetters::new(
             Arc::clone(&self.log),
+            reader.clone(),
             self.clock.clone(),
             snapshots.clone(),
             self.node.id().to_owned(),
@@ -141,13 +143,16 @@ impl App {
         );
         redriving.spawn("redrives", dead_letters.clone().resume());
         let view: Arc<dyn AdminView> = Arc::new(view);
-        let health = Watch::new(metrics.clone(), Arc::clone(&view), self.clock.clone());
+        let health = Watch::new(metrics.clone(), Arc::clone(&view), self.clock.clone())
+            .with_thresholds(self.config.health);
         watching.spawn("health", health.clone().run(watching.stop_signal()));
         let messages = Messages {
             reader: reader.clone(),
             log: Arc::clone(&self.log),
             snapshots: snapshots.clone(),
             watch: health.clone(),
+            view: Arc::clone(&view),
+            dead_letters: Some(dead_letters.clone()),
             clock: self.clock.clone(),
         };
         let dashboard = Dashboard::new(dashboard::Parts {
@@ -158,6 +163,7 @@ impl App {
             dead_letters: Some(dead_letters.clone()),
             log: Some(Arc::clone(&self.log)),
             actions: Some(Arc::new(messages.clone())),
+            read_only: self.config.admin.read_only,
             clock: self.clock.clone(),
             node: self.node.id().to_owned(),
         });
@@ -204,13 +210,13 @@ impl App {
         let stop = dispatching.stop_signal();
         dispatching.spawn("supervisor", supervisor.run(snapshots, stop));
         watching.spawn("log probe", probe.run(watching.stop_signal()));
-        let lag = lag::watch(
-            Arc::clone(&self.log),
+        let lag = lag::Watcher {
+            log: Arc::clone(&self.log),
             board,
-            dispatch_metrics,
-            watching.stop_signal(),
-        );
-        watching.spawn("lag", lag);
+            metrics: dispatch_metrics,
+            clock: self.clock.clone(),
+        };
+        watching.spawn("lag", lag.run(watching.stop_signal()));
         self.node.tell(ingress_address, admin_address)?;
 
         let panicked = tokio::select! {
@@ -287,6 +293,14 @@ impl AdminView for View {
 
     fn subscriptions(&self) -> Vec<Value> {
         self.board.subscriptions()
+    }
+
+    fn lag(&self, subscription: &ResourceName) -> Option<Lag> {
+        self.board.lag_of(subscription)
+    }
+
+    fn committed(&self, subscription: &ResourceName, partition: Partition) -> Option<Offset> {
+        self.board.committed(subscription, partition)
     }
 
     fn problems(&self) -> Vec<Value> {

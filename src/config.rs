@@ -27,7 +27,7 @@ pub use value::{Raw, Role, Roles, Secret, Value};
 use crate::journal::postgres;
 use crate::log::kafka::GroupProtocol;
 use crate::registry::Templates;
-use crate::{admin, telemetry};
+use crate::{admin, health, telemetry};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +62,8 @@ pub struct Config {
     pub journal: JournalConfig,
     /// The admin port.
     pub admin: admin::Settings,
+    /// When a subscription counts as failing, degraded, slow, idle.
+    pub health: health::Thresholds,
     /// Diagnostics.
     pub log: telemetry::Settings,
 }
@@ -172,6 +174,7 @@ impl Default for Config {
             names: NamesConfig::default(),
             journal: JournalConfig::default(),
             admin: admin::Settings::default(),
+            health: health::Thresholds::default(),
             log: telemetry::Settings::default(),
         }
     }
@@ -245,9 +248,22 @@ impl Config {
                     .to_owned(),
             );
         }
+        problems.extend(self.shares());
         problems.extend(self.zeroes());
         problems.extend(self.names.problems());
         problems
+    }
+
+    /// Shares that are none.
+    fn shares(&self) -> Vec<String> {
+        let shares = [
+            ("health.failing-below", self.health.failing_below),
+            ("health.degraded-below", self.health.degraded_below),
+        ];
+        let shares = shares.iter().filter(|(_, percent)| *percent > 100);
+        shares
+            .map(|(key, _)| format!("{key} is more than 100 per cent"))
+            .collect()
     }
 
     /// Bounds that nothing could pass.

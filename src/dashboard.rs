@@ -28,13 +28,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminView;
+use crate::channel::ResourceName;
 use crate::clock::{Clock, UnixMillis};
 use crate::dead_letters::DeadLetters;
 use crate::health::Watch;
-use crate::journal::{ReadFuture, Reader};
+use crate::journal::{Message, ReadFuture, Reader};
 use crate::log::EventLog;
 use crate::message::MessageId;
-use crate::registry::Snapshot;
+use crate::registry::{Snapshot, SubscriptionEntry};
+use crate::untried;
 
 use background::Background;
 
@@ -70,6 +72,8 @@ pub struct Parts {
     pub log: Option<Arc<dyn EventLog>>,
     /// What can be done about one message.
     pub actions: Option<Arc<dyn MessageActions>>,
+    /// Whether it only shows.
+    pub read_only: bool,
     /// The time.
     pub clock: Clock,
     /// This node's name.
@@ -107,6 +111,21 @@ impl Dashboard {
 
     fn now(&self) -> UnixMillis {
         self.parts.clock.now()
+    }
+
+    /// A subscription as it is in force; `None`: there is none of this name.
+    fn entry(&self, name: &ResourceName) -> Option<SubscriptionEntry> {
+        let snapshot = self.parts.snapshots.borrow();
+        snapshot.subscriptions.get(name).cloned()
+    }
+
+    /// A message that waits for its first attempt; `None`: there is none of this id.
+    async fn untried(&self, id: &str) -> Option<Message> {
+        let (log, id) = (self.parts.log.as_deref()?, id.parse().ok()?);
+        let snapshot = Arc::clone(&self.parts.snapshots.borrow());
+        let found = tokio::time::timeout(PATIENCE, untried::event(log, &snapshot, id)).await;
+        let found = found.ok()?.ok()?;
+        (!found.is_past(&*self.parts.view)).then(|| found.message(id))
     }
 
     /// Asks the journal, with patience.

@@ -14,6 +14,7 @@ mod groups;
 mod ledger;
 mod letter;
 mod listing;
+mod outcomes;
 mod redrive;
 mod scan;
 mod service;

@@ -27,6 +27,10 @@ mod tools;
 use std::time::Duration;
 
 pub(crate) use dead_letter::Origin;
+pub use engine::DueCounts;
+pub(crate) use engine::Look;
+#[cfg(test)]
+pub(crate) use engine::PartitionLook;
 pub use member::SubscriptionState;
 pub use metrics::DispatchMetrics;
 pub(crate) use progress::Progress;

@@ -117,20 +117,20 @@ pub struct Figures {
 }
 
 /// Where one state ends and the next begins.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     /// Attempts in 5 minutes from which a share of failures says something.
-    pub attempts: u64,
+    pub attempts: usize,
     /// Attempts in 5 minutes from which it says something that all of them failed.
-    pub attempts_all_failed: u64,
-    /// A smaller share of successes is `Failing`.
-    pub failing_below: f64,
-    /// A smaller share of successes is `Degraded`.
-    pub degraded_below: f64,
+    pub attempts_all_failed: usize,
+    /// A smaller share of successes, in per cent, is `Failing`.
+    pub failing_below: usize,
+    /// A smaller share of successes, in per cent, is `Degraded`.
+    pub degraded_below: usize,
     /// An event that waits longer for its first attempt is `Degraded`.
     pub untried: Duration,
     /// p95 so many times the hour's median is `Slow`,
-    pub slow_factor: u32,
+    pub slow_factor: usize,
     /// if it is longer than this as well.
     pub slow: Duration,
     /// Nothing happened for so long: `Idle`.
@@ -144,8 +144,8 @@ impl Default for Thresholds {
         Self {
             attempts: 20,
             attempts_all_failed: 3,
-            failing_below: 0.5,
-            degraded_below: 0.99,
+            failing_below: 50,
+            degraded_below: 99,
             untried: Duration::from_secs(60),
             slow_factor: 5,
             slow: Duration::from_secs(1),
@@ -217,11 +217,17 @@ fn cause(figures: &Figures) -> String {
     }
 }
 
+/// Whether fewer attempts succeeded than so many in a hundred.
+fn is_below(counts: &Counts, percent: usize) -> bool {
+    let all = u128::from(counts.attempts());
+    u128::from(counts.ok) * 100 < all * percent as u128
+}
+
 fn failing(figures: &Figures, thresholds: &Thresholds) -> Option<String> {
     let recent = &figures.recent;
-    let all_failed = recent.ok == 0 && recent.attempts() >= thresholds.attempts_all_failed;
-    let most_failed = recent.attempts() >= thresholds.attempts
-        && recent.success() < Some(thresholds.failing_below);
+    let all_failed = recent.ok == 0 && recent.attempts() >= thresholds.attempts_all_failed as u64;
+    let most_failed = recent.attempts() >= thresholds.attempts as u64
+        && is_below(recent, thresholds.failing_below);
     if all_failed || most_failed {
         return Some(cause(figures));
     }
@@ -250,13 +256,13 @@ fn degraded(figures: &Figures, thresholds: &Thresholds) -> Option<String> {
             waits.as_secs()
         ));
     }
-    let some_fail = figures.recent.success() < Some(thresholds.degraded_below);
-    (figures.recent.attempts() > 0 && some_fail).then(|| cause(figures))
+    is_below(&figures.recent, thresholds.degraded_below).then(|| cause(figures))
 }
 
 fn slow(figures: &Figures, thresholds: &Thresholds) -> Option<String> {
     let (p95, median) = (figures.p95?, figures.hour_median?);
-    let limit = median.saturating_mul(thresholds.slow_factor);
+    let factor = u32::try_from(thresholds.slow_factor).unwrap_or(u32::MAX);
+    let limit = median.saturating_mul(factor);
     if p95 <= thresholds.slow || p95 <= limit {
         return None;
     }

@@ -28,3 +28,4 @@ mod spelling;
 pub mod status;
 pub mod telemetry;
 pub mod topics;
+pub mod untried;

@@ -89,7 +89,7 @@ impl Partition {
 }
 
 /// The place of a record in its partition, from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(pub i64);
 
 /// One partition of one topic.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::channel::{ResourceName, Sink, Subscription, channel_url};
 use crate::clock::{Clock, UnixMillis};
-use crate::dispatch::SubscriptionState;
+use crate::dispatch::{DueCounts, SubscriptionState};
 use crate::log::{Offset, Partition};
 use crate::registry::{Resolution, Snapshot, SubscriptionEntry};
 use crate::topics::TopicState;
@@ -46,12 +46,64 @@ struct Member {
 }
 
 /// How far a subscription is behind, over the partitions of this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
     /// Newest offsets minus commits.
     pub records: i64,
+    /// Events that were not tried yet.
+    pub untried: u64,
+    /// When the channel took the oldest of them.
+    pub oldest_untried: Option<UnixMillis>,
+    /// When the next of those that wait for a retry is due.
+    pub next_due: Option<UnixMillis>,
+    /// How many are due when; `None`: they are too many to count.
+    pub due: Option<DueCounts>,
+    /// The partitions of the channel's topic.
+    pub partitions: BTreeMap<Partition, PartitionLag>,
     /// When it was looked at.
     pub at: UnixMillis,
+}
+
+/// How far one partition is behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionLag {
+    /// The offset that the next event gets.
+    pub end: Offset,
+    /// What is committed.
+    pub committed: Offset,
+    /// What is taken next; `None`: not known yet.
+    pub taken: Option<Offset>,
+    /// Events that were taken and are not finished.
+    pub unfinished: u64,
+    /// It takes nothing because too many are unfinished.
+    pub paused: bool,
+}
+
+impl Lag {
+    fn to_json(&self) -> Value {
+        let within = DueCounts::WITHIN.map(|within| json!(crate::duration::iso(within)));
+        let within = within.into_iter().chain([Value::Null]);
+        let due = |(within, count): (Value, &u64)| json!({ "within": within, "count": count });
+        let partition = |(partition, one): (&Partition, &PartitionLag)| {
+            json!({
+                "partition": partition.0,
+                "end": one.end.0,
+                "committed": one.committed.0,
+                "taken": one.taken.map(|taken| taken.0),
+                "unfinished": one.unfinished,
+                "paused": one.paused,
+            })
+        };
+        json!({
+            "records": self.records,
+            "untried": self.untried,
+            "oldestUntriedAt": self.oldest_untried.map(UnixMillis::rfc3339),
+            "nextDueAt": self.next_due.map(UnixMillis::rfc3339),
+            "due": self.due.map(|counts| within.zip(&counts.0).map(due).collect::<Vec<_>>()),
+            "partitions": self.partitions.iter().map(partition).collect::<Vec<_>>(),
+            "at": self.at.rfc3339(),
+        })
+    }
 }
 
 impl Board {
@@ -100,8 +152,8 @@ impl Board {
         self.with(|inner| inner.members.insert(name, Member { state, progress }));
     }
 
-    /// Subscriptions of this node with their topic and commits, to compute lag from.
-    pub(crate) fn progress(&self) -> Vec<(Arc<Subscription>, BTreeMap<Partition, Offset>)> {
+    /// Subscriptions of this node and how far they are, to compute lag from.
+    pub(crate) fn progress(&self) -> Vec<(Arc<Subscription>, Progress)> {
         self.with(|inner| {
             let progress = |(name, member): (&ResourceName, &Member)| match &inner
                 .snapshot
@@ -110,7 +162,7 @@ impl Board {
                 .resolution
             {
                 Resolution::Resolved(subscription) => {
-                    Some((Arc::clone(subscription), member.progress.commits()))
+                    Some((Arc::clone(subscription), member.progress.clone()))
                 }
                 Resolution::Unresolved { .. } => None,
             };
@@ -119,9 +171,21 @@ impl Board {
     }
 
     /// A subscription's lag as it is now.
-    pub(crate) fn lag(&self, name: &ResourceName, records: i64) {
-        let at = self.clock.now();
-        self.with(|inner| inner.lag.insert(name.clone(), Lag { records, at }));
+    pub(crate) fn lag(&self, name: &ResourceName, lag: Lag) {
+        self.with(|inner| inner.lag.insert(name.clone(), lag));
+    }
+
+    /// How far a subscription's lags were when they were looked at last.
+    pub(crate) fn lag_of(&self, name: &ResourceName) -> Option<Lag> {
+        self.with(|inner| inner.lag.get(name).cloned())
+    }
+
+    /// What a subscription has committed of a partition that this node holds.
+    pub(crate) fn committed(&self, name: &ResourceName, partition: Partition) -> Option<Offset> {
+        self.with(|inner| {
+            let member = inner.members.get(name)?;
+            member.progress.commits().get(&partition).copied()
+        })
     }
 
     /// Derives the conditions anew, so that a transition is stamped soon after it happened.
@@ -333,7 +397,7 @@ impl Inner {
             status["deadLetterTopic"] = json!(subscription.dead_letter_topic.as_str());
             status["group"] = json!(subscription.group.to_string());
             if let Some(lag) = self.lag.get(name) {
-                status["lag"] = json!({ "records": lag.records, "at": lag.at.rfc3339() });
+                status["lag"] = lag.to_json();
             }
             if let Some(member) = self.members.get(name) {
                 status["expiredRecords"] = json!(member.progress.expired_records());

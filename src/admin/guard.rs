@@ -36,6 +36,7 @@ pub(super) fn check(
     check_host(settings, &authority)?;
     if !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         check_origin(&authority, headers)?;
+        check_change(settings, uri.path())?;
     }
     let probe = matches!(uri.path(), "/healthz" | "/readyz");
     if settings.token.is_empty() || probe {
@@ -104,6 +105,15 @@ fn check_origin(authority: &str, headers: &HeaderMap) -> Result<(), Refusal> {
     }
     let detail = "another site's page made this request (Origin, Sec-Fetch-Site); it may only read";
     Err(refuse(StatusCode::FORBIDDEN, detail))
+}
+
+/// Signing in changes nothing but who is asking.
+fn check_change(settings: &Settings, path: &str) -> Result<(), Refusal> {
+    if settings.read_only && path != super::page::SIGN_IN {
+        let detail = "this port only shows (admin.read-only): ask a node that may change something";
+        return Err(refuse(StatusCode::FORBIDDEN, detail));
+    }
+    Ok(())
 }
 
 fn check_token(token: &str, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -201,6 +211,18 @@ mod tests {
         assert_eq!(with("sec-fetch-site", "same-site"), Some(403));
         let read = get(host).header("origin", "http://evil.example");
         assert_eq!(status(&settings, read), None);
+    }
+
+    #[test]
+    fn a_port_that_only_shows_changes_nothing() {
+        let settings = Settings {
+            read_only: true,
+            ..Settings::default()
+        };
+        assert_eq!(status(&settings, get("localhost")), None);
+        assert_eq!(status(&settings, post("localhost")), Some(403));
+        let sign_in = Request::post("/sign-in").header("host", "localhost");
+        assert_eq!(status(&settings, sign_in), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod act;
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,21 +10,22 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use tokio::sync::watch;
 
+use super::AdminView;
 use super::answer::{self, Answer};
 use super::guard::{Refusal, refuse};
 use super::query::Query;
-use super::shapes::{
-    self, DeliveryLog, EventFacts, JournalHealth, List, MessageEvent, PageInfo, Position, Time,
-};
+use super::shapes::{self, DeliveryLog, JournalHealth, List, MessageEvent, PageInfo, Time};
 use super::table::Parameter;
-use crate::channel::{ResourceName, Subscription};
+use crate::channel::ResourceName;
 use crate::clock::{Clock, UnixMillis};
+use crate::dead_letters::DeadLetters;
 use crate::event::Event;
 use crate::health::Watch;
 use crate::journal::{Cursor, Filter, JournalError, PageRequest, Reader, Span, Status, Story};
-use crate::log::{EventLog, LogError, StoredRecord, TopicPartition};
+use crate::log::EventLog;
 use crate::message::MessageId;
 use crate::registry::Snapshot;
+use crate::untried::{self, InLog, Missing};
 
 pub(super) use act::Act;
 
@@ -33,7 +35,7 @@ const PAGE: usize = 50;
 const HOUR: i64 = 3_600_000;
 
 /// What tells of messages.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Messages {
     /// The journal; `None`: this node keeps none.
     pub reader: Option<Arc<dyn Reader>>,
@@ -43,8 +45,18 @@ pub struct Messages {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// How subscriptions are doing.
     pub watch: Watch,
+    /// How far subscriptions are.
+    pub view: Arc<dyn AdminView>,
+    /// What became of events that the log let go.
+    pub dead_letters: Option<DeadLetters>,
     /// Wall time.
     pub clock: Clock,
+}
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messages").finish_non_exhaustive()
+    }
 }
 
 fn bad(detail: impl Into<String>) -> Refusal {
@@ -93,7 +105,7 @@ impl Messages {
                 after: cursor(page.after),
                 before: cursor(page.before),
                 searched_to: page.searched_to.map(Time::from),
-                untried: None,
+                untried: self.untried(&filter),
             },
         };
         Ok(answer::json(StatusCode::OK, &list))
@@ -106,12 +118,16 @@ impl Messages {
             None => None,
         };
         let message = match known {
-            Some(known) => shapes::Message::from(&known),
+            Some(known) => known,
             None => {
-                let (subscription, at, stored) = self.in_log(id).await?;
-                queued(id, &subscription, &at, &stored)
+                let found = self.in_log(parsed(id)?).await?;
+                if found.is_past(&*self.view) {
+                    return Err(unknown(id));
+                }
+                found.message(parsed(id)?)
             }
         };
+        let message = shapes::Message::from(&message);
         Ok(answer::json(StatusCode::OK, &message))
     }
 
@@ -140,8 +156,8 @@ impl Messages {
 
     /// `GET /v1/messages/{id}/content`: never rendered by a browser.
     pub(super) async fn content(&self, id: &str) -> Result<Answer, Refusal> {
-        let (.., stored) = self.in_log(id).await?;
-        let event = Event::from_record(stored.record).map_err(|error| {
+        let found = self.in_log(parsed(id)?).await?;
+        let event = Event::from_record(found.stored.record).map_err(|error| {
             refuse(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 format!("the record is no CloudEvent: {error}"),
@@ -224,41 +240,34 @@ impl Messages {
     }
 
     /// The event of a message, where its channel keeps it.
-    async fn in_log(
-        &self,
-        id: &str,
-    ) -> Result<(Arc<Subscription>, TopicPartition, StoredRecord), Refusal> {
-        let parsed: MessageId = id.parse().map_err(|_| unknown(id))?;
+    async fn in_log(&self, id: MessageId) -> Result<InLog, Refusal> {
         let snapshot = Arc::clone(&self.snapshots.borrow());
-        let place = |subscription: &Subscription| TopicPartition {
-            topic: subscription.topic.clone(),
-            partition: parsed.partition(),
-        };
-        let is_its = |subscription: &&Arc<Subscription>| {
-            MessageId::new(&subscription.uid, &place(subscription), parsed.offset()) == parsed
-        };
-        let mut resolved = snapshot
-            .subscriptions
-            .values()
-            .filter_map(|entry| entry.resolved());
-        let subscription = resolved.find(is_its).cloned().ok_or_else(|| unknown(id))?;
-        let at = place(&subscription);
-        let gone = || {
-            let detail = "the event is not in the log any more: the channel's retention is over";
-            refuse(StatusCode::GONE, detail)
-        };
-        let records = match self.log.read(&at, parsed.offset(), 1).await {
-            Ok(records) => records,
-            Err(LogError::OutOfRange(_)) => return Err(gone()),
-            Err(LogError::UnknownPartition(_)) => return Err(unknown(id)),
-            Err(error) => return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
-        };
-        match records.into_iter().next() {
-            Some(stored) if stored.offset == parsed.offset() => Ok((subscription, at, stored)),
-            Some(_) => Err(gone()),
-            None => Err(unknown(id)),
-        }
+        let found = untried::event(&*self.log, &snapshot, id).await;
+        found.map_err(|missing| match missing {
+            Missing::Unknown => unknown(&id.to_string()),
+            Missing::Gone => {
+                let detail =
+                    "the event is not in the log any more: the channel's retention is over";
+                refuse(StatusCode::GONE, detail)
+            }
+            Missing::Log(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        })
     }
+
+    /// How many events wait for their first attempt in the subscriptions that a filter asks for;
+    /// `None`: it asks for none of those, or this node does not know.
+    fn untried(&self, filter: &Filter) -> Option<u64> {
+        let wanted = filter.status.is_empty() || filter.status.contains(&Status::Queued);
+        if !wanted || !filter.reason.is_empty() {
+            return None;
+        }
+        let report = self.watch.report();
+        report.untried(&filter.subscription, &filter.channel)
+    }
+}
+
+fn parsed(id: &str) -> Result<MessageId, Refusal> {
+    id.parse().map_err(|_| unknown(id))
 }
 
 fn span(query: &Query, known: &[Parameter], now: UnixMillis) -> Result<(Span, u32), String> {
@@ -310,47 +319,6 @@ fn asked(query: &Query, known: &[Parameter]) -> Result<(Filter, PageRequest), St
         size: query.number("page_size", known)?.unwrap_or(PAGE),
     };
     Ok((filter, request))
-}
-
-/// A message that was not tried yet, as the log tells of it.
-fn queued(
-    id: &str,
-    subscription: &Subscription,
-    at: &TopicPartition,
-    stored: &StoredRecord,
-) -> shapes::Message {
-    let event = Event::from_record(stored.record.clone()).ok();
-    let attribute = |name: &str| {
-        let event = event.as_ref()?;
-        Some(event.attribute(name)?.to_string())
-    };
-    shapes::Message {
-        id: id.to_owned(),
-        channel: subscription.channel.to_string(),
-        subscription: subscription.name.to_string(),
-        status: Status::Queued.name(),
-        r#final: false,
-        failure_reason: None,
-        last_reason: None,
-        attempts: 0,
-        max_attempts: subscription.delivery.retry.saturating_add(1),
-        round: 1,
-        next_attempt_at: None,
-        inserted_at: stored.time.into(),
-        updated_at: stored.time.into(),
-        event: EventFacts {
-            id: attribute("id"),
-            source: attribute("source"),
-            r#type: attribute("type"),
-            subject: attribute("subject"),
-            time: attribute("time"),
-        },
-        position: Position {
-            topic: at.topic.to_string(),
-            partition: at.partition.0,
-            offset: stored.offset.0,
-        },
-    }
 }
 
 #[cfg(test)]

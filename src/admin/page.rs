@@ -11,7 +11,7 @@ use super::{AdminState, routes};
 use crate::dashboard::Dashboard;
 
 /// Where a token becomes a session.
-const SIGN_IN: &str = "/sign-in";
+pub(super) const SIGN_IN: &str = "/sign-in";
 
 /// Answers for the page; `None`: the address is none of its own.
 pub(super) async fn answer(state: &AdminState, parts: &Parts, body: Incoming) -> Option<Answer> {

@@ -23,6 +23,14 @@ impl AdminView for View {
         vec![named("billing"), named("mail")]
     }
 
+    fn lag(&self, _: &ResourceName) -> Option<Lag> {
+        None
+    }
+
+    fn committed(&self, _: &ResourceName, _: Partition) -> Option<Offset> {
+        None
+    }
+
     fn problems(&self) -> Vec<Value> {
         vec![json!({ "file": "a.yaml", "line": 3, "field": "spec", "message": "x" })]
     }
@@ -213,6 +221,7 @@ async fn a_browser_signs_in_with_the_token() {
         dead_letters: None,
         log: None,
         actions: None,
+        read_only: false,
         clock,
         node: "a".into(),
     });

@@ -179,8 +179,37 @@ options! {
     /// Allow an admin.listen beyond this machine without a token.
     "admin.open" "true|false" => admin.open;
 
+    /// Show everything and change nothing: the API and the page refuse redrives, redelivery and
+    /// retries by hand.
+    "admin.read-only" "true|false" => admin.read_only;
+
     /// Names under which the admin port may be called, besides localhost and IP addresses.
     "admin.allowed-hosts" "NAME,..." => admin.allowed_hosts;
+
+    /// Attempts in 5 minutes from which their share of successes says something.
+    "health.attempts" "COUNT" => health.attempts;
+
+    /// Attempts in 5 minutes from which it says something that all of them failed.
+    "health.attempts-all-failed" "COUNT" => health.attempts_all_failed;
+
+    /// A subscription is failing when fewer attempts in a hundred succeed.
+    "health.failing-below" "PERCENT" => health.failing_below;
+
+    /// A subscription is degraded when fewer attempts in a hundred succeed.
+    "health.degraded-below" "PERCENT" => health.degraded_below;
+
+    /// A subscription is degraded when an event waits longer for its first attempt.
+    "health.untried" "DURATION" => health.untried;
+
+    /// A subscription is slow when 95 % of its attempts take no longer than so many times the
+    /// hour's median,
+    "health.slow-factor" "COUNT" => health.slow_factor;
+
+    /// and longer than this.
+    "health.slow" "DURATION" => health.slow;
+
+    /// A subscription is idle when nothing happened for so long.
+    "health.idle" "DURATION" => health.idle;
 
     /// Form of diagnostics on standard error: text for people, json for machines.
     "log.format" "text|json" => log.format;

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 
 use super::words;
 use crate::clock::UnixMillis;
+use crate::dispatch::DueCounts;
 use crate::health::MinuteCounts;
 use crate::journal::{Bucket, Gap};
 
@@ -65,6 +66,36 @@ pub(super) fn sparkline(minutes: &[MinuteCounts]) -> Markup {
             @if attempts == 0 { path.base d="M0 21.5h120" {} }
             path.c-ok d=(good) {}
             path.c-perm d=(bad) {}
+        }
+    }
+}
+
+/// How many of those that wait are due when, in bars.
+pub(super) fn due(counts: DueCounts) -> Markup {
+    let all: u64 = counts.0.iter().sum();
+    let most = counts.0.iter().max().copied().unwrap_or(0).max(1);
+    let within = DueCounts::WITHIN.iter().enumerate();
+    let mut names: Vec<_> = within
+        .map(|(index, within)| match index {
+            0 => "now".to_owned(),
+            _ => format!("in {}", words::spoken(*within)),
+        })
+        .collect();
+    names.push("later".into());
+    html! {
+        @if all > 0 {
+            p.hint { (words::counted(all, "message")) " " @if all == 1 { "waits" } @else { "wait" } " for the next attempt or check, due:" }
+            table.due-bars {
+                caption.quiet { "Messages that wait, by when they are due" }
+                tbody {
+                    @for (name, count) in names.iter().zip(counts.0) {
+                        tr {
+                            th scope="row" { (name) }
+                            td { svg.waits height="10" width=(format!("{:.0}", float(count) / float(most) * 240.0)) aria-hidden="true" { rect.c-retry width="100%" height="10" rx="2" {} } " " (words::number(count)) }
+                        }
+                    }
+                }
+            }
         }
     }
 }
@@ -310,6 +341,22 @@ mod tests {
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
         let svg = latency(&[], axis, UnixMillis(120_000)).into_string();
         assert!(svg.contains("p95 –") && !svg.contains("NaN"));
+    }
+
+    #[test]
+    fn what_waits_is_drawn_by_when_it_is_due() {
+        assert_eq!(due(DueCounts::default()).into_string(), "");
+        let svg = due(DueCounts([1, 0, 4, 0, 0, 2])).into_string();
+        for part in [
+            "7 messages wait",
+            ">now<",
+            "in 10 s",
+            "in 30 min",
+            "later",
+            "width=\"240\"",
+        ] {
+            assert!(svg.contains(part), "{part}: {svg}");
+        }
     }
 
     #[test]

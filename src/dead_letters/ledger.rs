@@ -75,6 +75,8 @@ pub struct Redrive {
     pub terms: Terms,
     /// How it stands.
     pub state: State,
+    /// Why it paused by itself.
+    pub why: Option<String>,
     /// Dead letters that are in the retry topic.
     pub sent: u64,
     /// Dead letters that the retry topic refused.
@@ -131,6 +133,9 @@ pub(super) enum Entry {
     },
     State {
         state: State,
+        /// Why, when nobody asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
 }
 
@@ -230,6 +235,7 @@ impl Ledger {
                 id,
                 terms: terms.clone(),
                 state: State::Running,
+                why: None,
                 sent: 0,
                 failed: 0,
                 created_at: stored.time,
@@ -248,7 +254,9 @@ impl Ledger {
         redrive.updated_at = stored.time;
         match line.entry {
             Entry::Begun(_) => {}
-            Entry::State { state } if !redrive.state.is_final() => redrive.state = state,
+            Entry::State { state, why } if !redrive.state.is_final() => {
+                (redrive.state, redrive.why) = (state, why);
+            }
             Entry::State { .. } => {}
             Entry::Sent { offsets, failed } => {
                 redrive.failed += failed;

@@ -7,21 +7,27 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{self, Entry, Ledger, Redrive, State, Terms};
 use super::letter::DeadLetter;
+use super::outcomes::{Fate, Outcomes, PATIENCE};
 use super::scan::{Direction, Scan};
 use super::shared::Shared;
 use crate::channel::{ResourceName, Subscription};
-use crate::log::{LogError, Offset, Partition, Record, Target};
+use crate::log::{LogError, Offset, Partition, Record, Target, TopicName};
 
 /// Dead letters that are sent before that is written down: so many may be sent twice around a
 /// crash.
 const BATCH: u64 = 100;
 /// How long to wait after the log failed.
 const AGAIN: Duration = Duration::from_millis(500);
+
+/// How long to wait before it is looked again at what became of what was sent.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Messages that are asked about at one look.
+const ASKED: usize = 50;
 
 /// The name of a redrive: `<namespace>.<subscription>.<random>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +114,7 @@ pub(super) struct Worker {
     /// What was sent before, by this redrive and earlier ones.
     pub(super) ledger: Arc<Ledger>,
     pub(super) commands: watch::Receiver<Command>,
+    pub(super) outcomes: Outcomes,
     pub(super) stop: CancellationToken,
 }
 
@@ -163,16 +170,23 @@ impl Worker {
             if self.is_left(Duration::ZERO).await {
                 return Ok(End::Left);
             }
-            let size = self.batch_size();
+            if self.look(&topic).await? {
+                continue;
+            }
+            let size = self.batch_size().min(self.outcomes.room());
             let letters = self.gather(&mut scan, &subscription, size).await?;
             if letters.is_empty() && self.stop.is_cancelled() {
                 return Ok(End::Left);
             }
             if letters.is_empty() {
-                let state = State::Done;
-                ledger::write(log, &topic, &self.redrive.id, Entry::State { state }).await?;
+                let (state, why) = (State::Done, None);
+                ledger::write(log, &topic, &self.redrive.id, Entry::State { state, why }).await?;
                 return Ok(End::Done);
             }
+            let rounds = letters
+                .iter()
+                .map(|letter| (letter.id, letter.redriven() + 2));
+            self.outcomes.sent(rounds);
             let (sent, failed) = self.send(&subscription, letters).await?;
             self.redrive.sent += sent.len() as u64;
             self.redrive.failed += failed;
@@ -185,6 +199,57 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Looks at what became of what was sent, until some more may be; whether none may, because it
+    /// paused or is to end.
+    async fn look(&mut self, topic: &TopicName) -> Result<bool, LogError> {
+        let begun = Instant::now();
+        loop {
+            self.observe().await;
+            if let Some(why) = self.outcomes.verdict() {
+                self.pause(topic, why).await?;
+                return Ok(true);
+            }
+            if self.outcomes.room() > 0 {
+                return Ok(false);
+            }
+            if begun.elapsed() >= PATIENCE {
+                self.outcomes.trust();
+            }
+            if self.is_left(LOOK_AGAIN).await {
+                // The caller asks the same, and ends.
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Asks the journal about the oldest of those whose outcome is not known.
+    async fn observe(&mut self) {
+        let Some(journal) = self.shared.journal.clone() else {
+            return;
+        };
+        for (id, round) in self.outcomes.open(ASKED) {
+            // A journal that does not answer is asked again the next time.
+            let Ok(message) = journal.message(&id.to_string()).await else {
+                return;
+            };
+            self.outcomes.note(id, Fate::of(message.as_ref(), round));
+        }
+    }
+
+    /// Pauses for a reason of its own. What follows once somebody resumes it counts anew.
+    async fn pause(&mut self, topic: &TopicName, why: String) -> Result<(), LogError> {
+        let id = &self.redrive.id;
+        tracing::warn!(redrive = %id, why, "the redrive pauses: the subscriber still fails");
+        let entry = Entry::State {
+            state: State::Paused,
+            why: Some(why),
+        };
+        ledger::write(&*self.shared.log, topic, id, entry).await?;
+        self.shared.pause(id);
+        self.outcomes = Outcomes::default();
+        Ok(())
     }
 
     /// Some four batches a second when the rate is limited.

@@ -11,11 +11,13 @@ use super::filter::Filter;
 use super::ledger::{self, Entry, Ledger, Redrive, State, Terms};
 use super::letter::DeadLetter;
 use super::listing::{self, Listed, Listing, Page};
+use super::outcomes::Outcomes;
 use super::redrive::{Command, RedriveId, Worker, is_meant};
 use super::scan::Direction;
 use super::shared::{Plan, Shared, lock};
 use crate::channel::{ResourceName, Subscription};
 use crate::clock::{Clock, UnixMillis};
+use crate::journal::Reader;
 use crate::log::{EventLog, LogError};
 use crate::message::MessageId;
 use crate::registry::Snapshot;
@@ -75,10 +77,11 @@ pub struct DeadLetters {
 
 impl DeadLetters {
     /// Those of the subscriptions in `snapshots`. `node` is this node's name, the same after a
-    /// restart; its redrives run in `tasks`.
+    /// restart; its redrives run in `tasks` and learn from `journal` what became of what they sent.
     #[must_use]
     pub fn new(
         log: Arc<dyn EventLog>,
+        journal: Option<Arc<dyn Reader>>,
         clock: Clock,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         node: String,
@@ -86,6 +89,7 @@ impl DeadLetters {
     ) -> Self {
         let shared = Shared {
             log,
+            journal,
             clock,
             snapshots,
             node,
@@ -152,7 +156,12 @@ impl DeadLetters {
     }
 
     fn work(&self, redrive: Redrive, ledger: Arc<Ledger>, commands: watch::Receiver<Command>) {
+        let outcomes = match self.shared.journal {
+            Some(_) => Outcomes::default(),
+            None => Outcomes::unknowable(),
+        };
         let worker = Worker {
+            outcomes,
             shared: Arc::clone(&self.shared),
             redrive,
             ledger,
@@ -463,6 +472,7 @@ impl DeadLetters {
         let topic = ledger::topic(&subscription.dead_letter_topic);
         let entry = Entry::State {
             state: command.state(),
+            why: None,
         };
         ledger::write(&*self.shared.log, &topic, id, entry).await?;
         self.shared.tell(id, command);

@@ -14,6 +14,7 @@ use super::scan::{Direction, Scan};
 use super::service::Error;
 use crate::channel::{ResourceName, Subscription};
 use crate::clock::{Clock, UnixMillis};
+use crate::journal::Reader;
 use crate::log::{EventLog, LogError};
 use crate::registry::Snapshot;
 
@@ -31,6 +32,8 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) log: Arc<dyn EventLog>,
+    /// What became of what was sent; `None`: this node does not know.
+    pub(super) journal: Option<Arc<dyn Reader>>,
     pub(super) clock: Clock,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) node: String,
@@ -146,6 +149,21 @@ impl Shared {
             .is_some_and(|(other, _)| other == id)
         {
             workers.remove(&id.subscription);
+        }
+    }
+
+    /// Has a redrive wait, unless it is to end.
+    pub(super) fn pause(&self, id: &RedriveId) {
+        if let Some((worker, sender)) = lock(&self.workers).get(&id.subscription)
+            && worker == id
+        {
+            sender.send_if_modified(|command| {
+                let waits = *command != Command::Cancel;
+                if waits {
+                    *command = Command::Pause;
+                }
+                waits
+            });
         }
     }
 

@@ -331,12 +331,15 @@ async fn a_ledger_knows_what_was_sent_and_how_redrives_stand() {
         Entry::sent(&sent, 1),
         Entry::State {
             state: State::Paused,
+            why: Some("w".into()),
         },
         Entry::State {
             state: State::Cancelled,
+            why: None,
         },
         Entry::State {
             state: State::Running,
+            why: None,
         },
     ] {
         ledger::write(&*log, &name, &id, entry).await.unwrap();

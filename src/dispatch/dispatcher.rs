@@ -7,6 +7,7 @@
 
 mod commits;
 mod group;
+mod shown;
 mod unowned;
 
 use std::collections::{HashMap, VecDeque};
@@ -34,6 +35,7 @@ use crate::log::{
 
 use commits::{Committing, Stepped, Trim, Trimming, step_of, trimmed};
 use group::{Lookup, Revocation, found_by};
+use shown::Shown;
 
 /// Records taken from one partition before the next has its turn.
 const TAKE: usize = 256;
@@ -81,6 +83,7 @@ pub(crate) struct Dispatcher<D> {
     trims: HashMap<Partition, Trim>,
     trimming: Option<Trimming>,
     next_trim: Instant,
+    shown: Shown,
     committing: Option<Committing>,
     next_commit: Instant,
     revocations: Vec<Revocation>,
@@ -120,6 +123,7 @@ impl<D: Deliver> Dispatcher<D> {
             trims: HashMap::new(),
             trimming: None,
             next_trim: Instant::now() + TRIM_INTERVAL,
+            shown: Shown::new(Instant::now()),
             committing: None,
             next_commit: Instant::now(),
             revocations: Vec::new(),
@@ -159,6 +163,8 @@ impl<D: Deliver> Dispatcher<D> {
             self.begin_commit(now.mono);
             self.begin_trim(now.mono);
             self.watch.look(now.mono, || self.membership.unowned());
+            self.shown
+                .look(now.mono, || self.progress.look(self.engine.look(now)));
             if stopping.is_some_and(|deadline| self.is_drained(deadline, now.mono)) {
                 drop(work);
                 return self.leave().await;
@@ -239,6 +245,7 @@ impl<D: Deliver> Dispatcher<D> {
         let trim =
             (self.trimming.is_none() && self.trims.values().any(behind)).then_some(self.next_trim);
         let due = [
+            self.shown.due(),
             self.engine.next_due(),
             commit,
             revocation,

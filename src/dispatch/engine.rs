@@ -20,6 +20,7 @@
 mod chains;
 mod commit;
 mod flow;
+mod look;
 mod model;
 mod parking;
 mod telling;
@@ -46,6 +47,10 @@ use crate::clock::UnixMillis;
 use crate::event::Event;
 use crate::log::{Commit, Offset, StoredRecord, TopicPartition};
 
+pub use look::DueCounts;
+pub(crate) use look::Look;
+#[cfg(test)]
+pub(crate) use look::PartitionLook;
 use model::{Activity, Checking, Failed, Life, Message, Phase, Reply, Slot, Stage};
 use parking::RetrySlot;
 pub(crate) use telling::Told;

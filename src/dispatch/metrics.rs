@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 use super::dead_letter::Cause;
 use crate::channel::ResourceName;
 use crate::delivery::{AttemptReport, Failure, Success};
+use crate::status::Lag;
 
 /// Seconds, from what a subscriber on this machine takes to the longest sensible timeout.
 const SECONDS: &[f64] = &[
@@ -39,6 +40,7 @@ pub struct DispatchMetrics {
     rebalances: IntCounterVec,
     paused: IntGaugeVec,
     lag: IntGaugeVec,
+    lag_seconds: GaugeVec,
 }
 
 impl DispatchMetrics {
@@ -141,6 +143,15 @@ impl DispatchMetrics {
                 "levada_consumer_lag_records",
                 "Newest offset minus committed offset, over all partitions",
             )?,
+            lag_seconds: {
+                let options = Opts::new(
+                    "levada_consumer_lag_seconds",
+                    "Age of the oldest event that was not tried yet (untried); 0 without any",
+                );
+                let family = GaugeVec::new(options, &["namespace", "subscription", "kind"])?;
+                registry.register(Box::new(family.clone()))?;
+                family
+            },
         })
     }
 
@@ -171,10 +182,16 @@ impl DispatchMetrics {
     }
 
     /// A subscription's lag as it is now.
-    pub(crate) fn lag(&self, name: &ResourceName, records: i64) {
-        self.lag
-            .with_label_values(&[name.namespace(), name.name()])
-            .set(records);
+    pub(crate) fn lag(&self, name: &ResourceName, lag: &Lag) {
+        let (namespace, name) = (name.namespace(), name.name());
+        let records = self.lag.with_label_values(&[namespace, name]);
+        records.set(lag.records);
+        let waits = lag.oldest_untried.map(|oldest| lag.at.since(oldest));
+        let seconds = waits.unwrap_or_default().as_secs_f64();
+        let age = self
+            .lag_seconds
+            .with_label_values(&[namespace, name, "untried"]);
+        age.set(seconds);
     }
 
     /// Forgets the gauges of a subscription that is gone; its counters stay.
@@ -184,6 +201,8 @@ impl DispatchMetrics {
             // It is an error only when the family has no such child, and then all is well.
             family.remove_label_values(&labels).ok();
         }
+        let untried = [name.namespace(), name.name(), "untried"];
+        self.lag_seconds.remove_label_values(&untried).ok();
     }
 }
 

@@ -117,6 +117,17 @@ impl ParkedIndex {
         self.due.peek().map(|Reverse((due, ..))| *due)
     }
 
+    /// When all of those that wait are due, in no order; one that was parked twice may be there
+    /// twice.
+    pub(crate) fn due(&self) -> impl Iterator<Item = Instant> {
+        self.due.iter().map(|Reverse((due, ..))| *due)
+    }
+
+    /// How many [`ParkedIndex::due`] tells of.
+    pub(crate) fn waiting(&self) -> usize {
+        self.due.len()
+    }
+
     /// Has a record that was popped come up again.
     pub(crate) fn again(&mut self, key: OriginKey, offset: Offset, due: Instant) {
         self.due.push(Reverse((due, offset, key)));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::engine::Look;
 use crate::log::{Offset, Partition, TopicPartition};
 
 /// Written by the dispatcher, read by the status; every lock is held for one map operation.
@@ -13,6 +14,7 @@ pub(crate) struct Progress(Arc<Mutex<Inner>>);
 struct Inner {
     committed: BTreeMap<Partition, Offset>,
     expired: u64,
+    look: Look,
 }
 
 impl Progress {
@@ -33,6 +35,16 @@ impl Progress {
     /// So many records were deleted before they were delivered.
     pub(crate) fn expired(&self, records: u64) {
         self.with(|inner| inner.expired += records);
+    }
+
+    /// How the messages stand.
+    pub(crate) fn look(&self, look: Look) {
+        self.with(|inner| inner.look = look);
+    }
+
+    /// How the messages stood when they were looked at last.
+    pub(crate) fn seen(&self) -> Look {
+        self.with(|inner| inner.look.clone())
     }
 
     /// Commits by partition, of the partitions that this node holds.

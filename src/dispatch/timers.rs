@@ -43,6 +43,16 @@ impl<Id: Ord + Copy> Timers<Id> {
         self.heap.peek().map(|Reverse((due, ..))| *due)
     }
 
+    /// When all of them are due, in no order.
+    pub(crate) fn due(&self) -> impl Iterator<Item = Instant> {
+        self.heap.iter().map(|Reverse((due, ..))| *due)
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// Takes an id out; whether it was there.
     pub(crate) fn take(&mut self, id: Id) -> bool {
         let before = self.heap.len();

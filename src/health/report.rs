@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Counts, State, Verdict};
 use crate::channel::ResourceName;
 use crate::clock::UnixMillis;
+use crate::status::Lag;
 
 /// How things stood at one time.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,24 @@ impl Report {
     #[must_use]
     pub fn subscription(&self, name: &ResourceName) -> Option<&SubscriptionReport> {
         self.subscriptions.iter().find(|one| one.name == *name)
+    }
+
+    /// How many events wait for their first attempt, in these subscriptions, of these channels;
+    /// none of either means all. `None`: this node does not know.
+    #[must_use]
+    pub fn untried(
+        &self,
+        subscriptions: &[ResourceName],
+        channels: &[ResourceName],
+    ) -> Option<u64> {
+        let asked = |one: &&SubscriptionReport| {
+            let channel = |name: &ResourceName| name.to_string() == one.channel;
+            (subscriptions.is_empty() || subscriptions.contains(&one.name))
+                && (channels.is_empty() || channels.iter().any(channel))
+        };
+        let known = self.subscriptions.iter().filter(asked);
+        let known = known.filter_map(|one| Some(one.lag.as_ref()?.untried));
+        known.fold(None, |sum, untried| Some(sum.unwrap_or(0) + untried))
     }
 
     /// How many subscriptions somebody should look at.
@@ -56,8 +75,8 @@ pub struct SubscriptionReport {
     pub rate: f64,
     /// 95 % of the attempts of the last 5 minutes took no longer.
     pub p95: Option<Duration>,
-    /// Events that are not finished.
-    pub lag: Option<u64>,
+    /// How far it is behind; `None`: not known on this node.
+    pub lag: Option<Lag>,
     /// How long there was always something unfinished.
     pub behind_for: Option<Duration>,
     /// Attempts being made.
@@ -69,6 +88,20 @@ pub struct SubscriptionReport {
 }
 
 impl SubscriptionReport {
+    /// Events that are not finished.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<u64> {
+        let records = self.lag.as_ref()?.records;
+        Some(u64::try_from(records).unwrap_or(0))
+    }
+
+    /// How long the oldest event waits that was not tried yet.
+    #[must_use]
+    pub fn untried_for(&self) -> Option<Duration> {
+        let lag = self.lag.as_ref()?;
+        Some(lag.at.since(lag.oldest_untried?))
+    }
+
     /// The state.
     #[must_use]
     pub fn state(&self) -> State {

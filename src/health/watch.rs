@@ -66,6 +66,12 @@ impl Watch {
         }
     }
 
+    /// The same with other bounds between the states.
+    #[must_use]
+    pub fn with_thresholds(self, thresholds: Thresholds) -> Self {
+        Self { thresholds, ..self }
+    }
+
     /// Looks once a second until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         stop.run_until_cancelled(async {
@@ -81,10 +87,15 @@ impl Watch {
     pub fn look(&self) {
         let now = self.clock.now();
         let families = self.registry.gather();
-        let resources = (self.view.channels(), self.view.subscriptions());
+        let seen = Seen {
+            channels: self.view.channels(),
+            subscriptions: self.view.subscriptions(),
+            view: &*self.view,
+            now,
+        };
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.take(&families, now);
-        let report = inner.report(&resources, now, &self.thresholds);
+        let report = inner.report(&seen, &self.thresholds);
         drop(inner);
         self.report.store(Arc::new(report));
     }
@@ -129,6 +140,14 @@ impl<T: Default> Ring<T> {
     fn since(&self, since: i64) -> impl Iterator<Item = &(i64, T)> {
         self.spans.iter().filter(move |(start, _)| *start >= since)
     }
+}
+
+/// The resources as they are at one look.
+struct Seen<'v> {
+    channels: Vec<Value>,
+    subscriptions: Vec<Value>,
+    view: &'v dyn AdminView,
+    now: UnixMillis,
 }
 
 #[derive(Debug, Default)]
@@ -372,12 +391,8 @@ impl Inner {
         }
     }
 
-    fn report(
-        &mut self,
-        (channels, subscriptions): &(Vec<Value>, Vec<Value>),
-        now: UnixMillis,
-        thresholds: &Thresholds,
-    ) -> Report {
+    fn report(&mut self, seen: &Seen<'_>, thresholds: &Thresholds) -> Report {
+        let now = seen.now;
         let mut report = Report {
             at: now,
             since: self.started,
@@ -389,7 +404,7 @@ impl Inner {
             refused,
             not_stored,
         };
-        for name in channels.iter().filter_map(name) {
+        for name in seen.channels.iter().filter_map(name) {
             let key = (name.namespace().to_owned(), name.name().to_owned());
             let known = self.channels.get(&key);
             let stored = known.map_or(0, |channel| channel.minute(now)[0]);
@@ -399,8 +414,8 @@ impl Inner {
             };
             report.channels.insert(name, channel);
         }
-        for resource in subscriptions {
-            let Some(one) = self.subscription(resource, now, thresholds) else {
+        for resource in &seen.subscriptions {
+            let Some(one) = self.subscription(resource, seen, thresholds) else {
                 continue;
             };
             let channel = one.channel.parse().ok();
@@ -424,10 +439,11 @@ impl Inner {
     fn subscription(
         &mut self,
         resource: &Value,
-        now: UnixMillis,
+        seen: &Seen<'_>,
         thresholds: &Thresholds,
     ) -> Option<SubscriptionReport> {
         let name = name(resource)?;
+        let (now, lag) = (seen.now, seen.view.lag(&name));
         let key = (name.namespace().to_owned(), name.name().to_owned());
         let started = self.started;
         let known = self
@@ -439,7 +455,9 @@ impl Inner {
         let figures = Figures {
             ready: ready(resource),
             worst: recent.worst(),
-            untried_for: None,
+            untried_for: lag
+                .as_ref()
+                .and_then(|lag| Some(lag.at.since(lag.oldest_untried?))),
             paused: known.paused,
             p95,
             hour_median: known.hour_median(),
@@ -461,8 +479,7 @@ impl Inner {
             .map(|(_, span)| span.attempts())
             .sum();
         let behind_for = known.behind_since.map(|since| now.since(since));
-        let (lag, in_flight, parked, paused) =
-            (known.lag, known.in_flight, known.parked, known.paused);
+        let (in_flight, parked, paused) = (known.in_flight, known.parked, known.paused);
         Some(SubscriptionReport {
             channel: channel(resource, &name),
             name,

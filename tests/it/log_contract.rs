@@ -15,7 +15,7 @@
     reason = "helpers of tests, not tests themselves, and not an interface"
 )]
 
-mod embedded;
+pub(crate) mod embedded;
 mod embedded_crash;
 mod embedded_disk_full;
 mod embedded_speed;

@@ -9,6 +9,7 @@
     reason = "real time on plain threads: no clock of Tokio's is paused here"
 )]
 
+mod api;
 mod content_mode;
 mod dead_letters;
 mod delivery_vectors;

@@ -1,18 +1,24 @@
 //! What can be done about one message: send it again, or make the attempt it waits for now.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 
-use super::{Messages, failed, queued, unknown};
+use super::{Messages, failed, parsed, unknown};
 use crate::admin::answer::{self, Answer};
 use crate::admin::guard::{Refusal, refuse};
 use crate::admin::shapes;
+use crate::channel::Subscription;
+use crate::clock::UnixMillis;
 use crate::dashboard::{ActionFuture, MessageActions};
+use crate::dead_letters;
 use crate::delivery::Reason;
 use crate::dispatch::{Origin, redrive, wish};
 use crate::event::Event;
 use crate::journal::{Message, Status};
-use crate::log::{LogError, Record, Target};
+use crate::log::{LogError, Target, TopicPartition};
 use crate::message::MessageId;
+use crate::untried;
 
 /// What somebody wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +48,17 @@ fn check(act: Act, known: Option<&Message>) -> Result<(), &'static str> {
     }
 }
 
+/// What a message is sent again from.
+struct Source {
+    subscription: Arc<Subscription>,
+    /// Where its event is, or was, in the channel's topic.
+    at: TopicPartition,
+    /// When the channel took it.
+    time: UnixMillis,
+    event: Result<Event, Refusal>,
+    shown: shapes::Message,
+}
+
 impl Messages {
     /// `POST /v1/messages/{id}/redeliver` and `/retry-now`
     pub(in crate::admin) async fn act(&self, id: &str, act: Act) -> Result<Answer, Refusal> {
@@ -57,11 +74,14 @@ impl Messages {
         if self.reader.is_some() {
             check(act, known.as_ref()).map_err(|why| refuse(StatusCode::CONFLICT, why))?;
         }
-        let (subscription, at, stored) = self.in_log(id).await?;
-        let shown = match &known {
-            Some(known) => shapes::Message::from(known),
-            None => queued(id, &subscription, &at, &stored),
-        };
+        let id = parsed(id)?;
+        let Source {
+            subscription,
+            at,
+            time,
+            event,
+            shown,
+        } = self.source(id, known.as_ref()).await?;
         let partition = at.partition;
         // The round that is over.
         let round = known.as_ref().map_or(1, |known| known.round);
@@ -72,42 +92,72 @@ impl Messages {
         };
         let origin = Origin {
             at,
-            offset: stored.offset,
-            time: stored.time,
+            offset: id.offset(),
+            time,
             redriven,
         };
         let record = match act {
             Act::RetryNow => wish(&origin),
-            Act::Redeliver => self.again(&stored.record, &origin, known.as_ref())?,
+            Act::Redeliver => {
+                let reason = known.and_then(|known| known.last_reason.as_deref()?.parse().ok());
+                let reason = reason.unwrap_or(Reason::PipelineError);
+                redrive(&event?, &origin, reason, self.clock.now())
+            }
         };
-        let log = &self.log;
-        match log
-            .append(
-                &subscription.retry_topic,
-                Target::Partition(partition),
-                record,
-            )
+        let target = Target::Partition(partition);
+        match self
+            .log
+            .append(&subscription.retry_topic, target, record)
             .await
         {
             Ok(_) => Ok(shown),
-            Err(LogError::UnknownPartition(_)) => Err(unknown(id)),
+            Err(LogError::UnknownPartition(_)) => Err(unknown(&id.to_string())),
             Err(error) => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
         }
     }
 
-    fn again(
-        &self,
-        record: &Record,
-        origin: &Origin,
-        known: Option<&Message>,
-    ) -> Result<Record, Refusal> {
-        let event = Event::from_record(record.clone()).map_err(|error| {
+    /// Where a message's event can be had: from its channel, or from its dead letter once the
+    /// channel let it go.
+    async fn source(&self, id: MessageId, known: Option<&Message>) -> Result<Source, Refusal> {
+        let no_event = |error: &dyn std::fmt::Display| {
             let detail = format!("the record is no CloudEvent: {error}");
             refuse(StatusCode::UNPROCESSABLE_ENTITY, detail)
-        })?;
-        let reason = known.and_then(|known| known.last_reason.as_deref()?.parse().ok());
-        let reason = reason.unwrap_or(Reason::PipelineError);
-        Ok(redrive(&event, origin, reason, self.clock.now()))
+        };
+        let gone = match self.in_log(id).await {
+            Ok(found) => {
+                let message = known.cloned().unwrap_or_else(|| found.message(id));
+                let event = Event::from_record(found.stored.record);
+                return Ok(Source {
+                    subscription: found.subscription,
+                    at: found.at,
+                    time: found.stored.time,
+                    event: event.map_err(|error| no_event(&error)),
+                    shown: shapes::Message::from(&message),
+                });
+            }
+            Err(refusal) if refusal.status == StatusCode::GONE => refusal,
+            Err(refusal) => return Err(refusal),
+        };
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        let whose = untried::whose(&snapshot, id);
+        let (Some((subscription, at)), Some(known), Some(letters)) =
+            (whose, known, &self.dead_letters)
+        else {
+            return Err(gone);
+        };
+        let listed = match letters.get(&subscription.name, id).await {
+            Ok(listed) => listed,
+            Err(dead_letters::Error::NotFound(_)) => return Err(gone),
+            Err(error) => return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
+        };
+        let event = listed.letter.event();
+        Ok(Source {
+            subscription,
+            at,
+            time: known.accepted,
+            event: event.ok_or_else(|| no_event(&"its dead letter says so")),
+            shown: shapes::Message::from(known),
+        })
     }
 
     fn act_on_page(&self, id: MessageId, act: Act) -> ActionFuture<'_> {

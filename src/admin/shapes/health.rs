@@ -51,8 +51,14 @@ pub(in crate::admin) struct SubscriptionHealth {
     reason: String,
     /// Since when it is in this state.
     since: Time,
-    /// Events that are not finished; null: not known.
+    /// Events that are not finished; null: not known, as the three after it.
     lag: Option<u64>,
+    /// Events that were not tried yet.
+    untried: Option<u64>,
+    /// When the channel took the oldest of them; null as well without any.
+    oldest_untried_at: Option<Time>,
+    /// When the next of those that wait for a retry is due; null as well without any.
+    next_due_at: Option<Time>,
     /// Attempts being made.
     in_flight: u64,
     /// Events that wait in the retry topic.
@@ -67,7 +73,13 @@ impl From<&SubscriptionReport> for SubscriptionHealth {
             state: one.state().name(),
             reason: one.verdict.reason.clone(),
             since: one.since.into(),
-            lag: one.lag,
+            lag: one.unfinished(),
+            untried: one.lag.as_ref().map(|lag| lag.untried),
+            oldest_untried_at: one
+                .lag
+                .as_ref()
+                .and_then(|lag| Some(lag.oldest_untried?.into())),
+            next_due_at: one.lag.as_ref().and_then(|lag| Some(lag.next_due?.into())),
             in_flight: one.in_flight,
             parked: one.parked,
         }

@@ -210,6 +210,8 @@ pub(in crate::admin) struct Redrive {
     subscription: String,
     /// How it stands.
     state: dead_letters::State,
+    /// Why it paused by itself; null: it did not.
+    reason: Option<String>,
     /// How many dead letters it means.
     count: u64,
     /// How many of them were sent.
@@ -259,6 +261,7 @@ impl From<&dead_letters::Redrive> for Redrive {
             id: redrive.id.to_string(),
             subscription: redrive.id.subscription.to_string(),
             state: redrive.state,
+            reason: redrive.why.clone(),
             count: terms.count,
             sent: redrive.sent,
             failed: redrive.failed,

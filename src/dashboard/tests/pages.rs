@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use super::super::*;
 use super::fake::*;
 use crate::admin::ReadinessCheck;
+use crate::channel::ResourceName;
 use crate::journal::*;
+use crate::log::{Offset, Partition};
+use crate::status::Lag;
 
 struct View;
 
@@ -20,6 +23,14 @@ impl AdminView for View {
             "spec": { "channel": { "name": "orders" } },
             "status": { "conditions": [{ "type": "Ready", "status": "False", "reason": "X", "message": "<i>no brokers</i>" }] },
         })]
+    }
+
+    fn lag(&self, _: &ResourceName) -> Option<Lag> {
+        None
+    }
+
+    fn committed(&self, _: &ResourceName, _: Partition) -> Option<Offset> {
+        None
     }
 
     fn problems(&self) -> Vec<Value> {
@@ -74,6 +85,7 @@ fn dashboard(journal: Fake) -> Dashboard {
         dead_letters: None,
         log: None,
         actions: Some(Arc::new(Actions)),
+        read_only: false,
         clock,
         node: "a1".into(),
     })
@@ -343,7 +355,7 @@ async fn newer_messages_are_counted() {
     let than = NOW.0 - 10_000 + 1;
     let got = get(
         &page,
-        &format!("/messages/newer?than={than}.x&status=queued"),
+        &format!("/messages/newer?than={than}.6ec31f2fcd0f49ba-3-1&status=queued"),
     )
     .await;
     assert!(got.body.contains("data-newer=\"2\""), "{}", got.body);

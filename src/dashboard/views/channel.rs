@@ -1,9 +1,8 @@
 //! A channel and the subscriptions that read it.
 
 use maud::html;
-use serde_json::Value;
 
-use super::overview::path;
+use super::overview::{named, path};
 use crate::channel::ResourceName;
 use crate::clock::UnixMillis;
 use crate::dashboard::frame::{Nav, View};
@@ -16,11 +15,7 @@ pub(in crate::dashboard) fn view(
     name: &ResourceName,
     now: UnixMillis,
 ) -> Option<View> {
-    let is_it = |resource: &Value| {
-        let metadata = &resource["metadata"];
-        metadata["namespace"] == name.namespace() && metadata["name"] == name.name()
-    };
-    let resource = dashboard.parts.view.channels().into_iter().find(is_it)?;
+    let resource = named(dashboard.parts.view.channels(), name)?;
     let report = dashboard.parts.watch.report();
     let channel = name.to_string();
     let readers: Vec<_> = report
@@ -67,7 +62,7 @@ pub(in crate::dashboard) fn view(
                                 th scope="row" { a href=(path(&one.name)) data-open { (one.name) } }
                                 td { (words::state(one.state())) @if !one.verdict.reason.is_empty() { span.sub { " " (words::text(&one.verdict.reason)) " since " (words::time(one.since, now)) } } }
                                 td.n data-l="Rate" { (words::rate(one.rate)) }
-                                td.n data-l="Lag" { @match one.lag { None => "–", Some(lag) => (words::number(lag)) } }
+                                td.n data-l="Lag" { @match one.unfinished() { None => "–", Some(lag) => (words::number(lag)) } }
                             }
                         }
                     }

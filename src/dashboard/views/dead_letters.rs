@@ -41,7 +41,12 @@ pub(in crate::dashboard) fn all(dashboard: &Dashboard, now: UnixMillis) -> View 
             }
         }
     };
-    View::new(Nav::DeadLetters, format!("{open} dead letters"), 2000, body)
+    View::new(
+        Nav::DeadLetters,
+        words::counted(open, "dead letter"),
+        2000,
+        body,
+    )
 }
 
 /// `/subscriptions/{namespace}/{name}/dead-letters`
@@ -51,13 +56,7 @@ pub(in crate::dashboard) async fn one(
     query: &Query,
     now: UnixMillis,
 ) -> Option<View> {
-    let entry = dashboard
-        .parts
-        .snapshots
-        .borrow()
-        .subscriptions
-        .get(name)
-        .cloned()?;
+    let entry = dashboard.entry(name)?;
     let letters = dashboard.parts.dead_letters.as_ref()?;
     let known = dashboard.background.letters().get(name).cloned();
     let groups = patiently(letters.groups(name, known.as_ref()), "the log").await;
@@ -85,6 +84,7 @@ pub(in crate::dashboard) async fn one(
         @match &groups {
             Err(error) => (trouble("the dead letters", error, now)),
             Ok(groups) if groups.open == 0 => div.empty { p { "No open dead letters." } },
+            Ok(groups) if dashboard.parts.read_only => (table(name, groups, false, now)),
             Ok(groups) => (form(name, groups, plan.as_ref().map(|(_, selection)| selection), now)),
         }
         @if let Some((planned, selection)) = &plan { (self::plan(dashboard, name, planned, selection, now)) }
@@ -93,7 +93,7 @@ pub(in crate::dashboard) async fn one(
         } }
         @if let Ok(redrives) = &redrives { (past(redrives, now)) }
     };
-    let title = format!("{open} dead letters - {name}");
+    let title = format!("{} - {name}", words::counted(open, "dead letter"));
     Some(View::new(Nav::DeadLetters, title, 2000, body))
 }
 
@@ -306,7 +306,9 @@ fn running(redrives: &[Redrive], now: UnixMillis) -> Markup {
             p.note {
                 a href={ "/redrives/" (redrive.id) } { "Redrive of " (words::grouped(redrive.terms.count)) } " "
                 progress value=(redrive.sent) max=(redrive.terms.count.max(1)) {} " "
-                (words::grouped(redrive.sent)) "/" (words::grouped(redrive.terms.count)) " sent, " (word(redrive.state)) ", begun " (words::ago(redrive.created_at, now))
+                (words::grouped(redrive.sent)) "/" (words::grouped(redrive.terms.count)) " sent, " (word(redrive.state))
+                @if let Some(why) = &redrive.why { ": " (words::text(why)) }
+                ", begun " (words::ago(redrive.created_at, now))
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::message::{copy, event, head, tabs};
+use super::message::{Opened, copy, head, opened, tabs};
 use crate::clock::UnixMillis;
 use crate::dashboard::body::{self, Mode};
 use crate::dashboard::curl;
@@ -22,15 +22,15 @@ pub(in crate::dashboard) async fn view(
     query: &Query,
     now: UnixMillis,
 ) -> Result<Option<View>, String> {
-    let Some(story) = dashboard.ask(|journal| journal.story(id)).await? else {
+    let Some(Opened { story, event }) = opened(dashboard, id).await? else {
         return Ok(None);
     };
-    let event = event(dashboard, &story.message).await;
     let body = html! {
         div data-live="head" { (head(&story, query, now)) }
         (tabs(&story, true))
         h2.quiet { "Requests and answers, newest first" }
         @if let Err(error) = &event { (trouble("the event in the log", error, now)) }
+        @if story.logs.is_empty() { p.hint { "No attempt was made yet." } }
         div data-live="logs" { (logs(&story, event.as_ref().ok().and_then(Option::as_ref), now)) }
     };
     let title = format!("logs - {}", story.message.event.id);

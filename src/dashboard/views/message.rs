@@ -1,11 +1,9 @@
 //! What became of one message.
 
-use std::sync::Arc;
-
 use maud::{Markup, html};
 
 use super::overview::path;
-use crate::channel::{ResourceName, Subscription};
+use crate::channel::Subscription;
 use crate::clock::UnixMillis;
 use crate::dashboard::body::{self, Mode};
 use crate::dashboard::frame::{Nav, View, region};
@@ -26,15 +24,15 @@ pub(in crate::dashboard) async fn view(
     query: &Query,
     now: UnixMillis,
 ) -> Result<Option<View>, String> {
-    let Some(story) = dashboard.ask(|journal| journal.story(id)).await? else {
+    let Some(Opened { story, event }) = opened(dashboard, id).await? else {
         return Ok(None);
     };
     let message = &story.message;
-    let event = event(dashboard, message).await;
     let siblings = dashboard
         .ask(|journal| journal.siblings(&message.event.id, SIBLINGS))
         .await;
-    let subscription = subscription(dashboard, &message.subscription);
+    let entry = dashboard.entry(&message.subscription);
+    let subscription = entry.and_then(|entry| entry.resolved().cloned());
     let spec = subscription
         .as_ref()
         .map(|subscription| &subscription.delivery);
@@ -62,19 +60,36 @@ pub(in crate::dashboard) async fn view(
     Ok(Some(View::new(Nav::Messages, title, every, body)))
 }
 
-pub(in crate::dashboard) fn subscription(
-    dashboard: &Dashboard,
-    name: &ResourceName,
-) -> Option<Arc<Subscription>> {
-    let snapshot = dashboard.parts.snapshots.borrow();
-    snapshot.subscriptions.get(name)?.resolved().cloned()
+/// What both views of a message show of.
+pub(in crate::dashboard) struct Opened {
+    pub(in crate::dashboard) story: Story,
+    /// The event, from the log; `None`: the log has let it go.
+    pub(in crate::dashboard) event: Result<Option<Event>, String>,
 }
 
-/// The event, from the log; `None`: the log has let it go.
-pub(in crate::dashboard) async fn event(
+/// Reads a message; `None`: there is none of this id. One that was not tried yet has no story.
+pub(in crate::dashboard) async fn opened(
     dashboard: &Dashboard,
-    message: &Message,
-) -> Result<Option<Event>, String> {
+    id: &str,
+) -> Result<Option<Opened>, String> {
+    let known = dashboard.ask(|journal| journal.story(id)).await;
+    let story = match known {
+        Ok(Some(story)) => story,
+        failed => match (dashboard.untried(id).await, failed) {
+            (Some(message), Ok(_)) => Story {
+                message,
+                statuses: Vec::new(),
+                logs: Vec::new(),
+            },
+            (_, Err(error)) => return Err(error),
+            (None, Ok(_)) => return Ok(None),
+        },
+    };
+    let event = event(dashboard, &story.message).await;
+    Ok(Some(Opened { story, event }))
+}
+
+async fn event(dashboard: &Dashboard, message: &Message) -> Result<Option<Event>, String> {
     let Some(log) = &dashboard.parts.log else {
         return Err("this node has no access to the log".into());
     };
@@ -167,14 +182,17 @@ fn actions(
     event: &Result<Option<Event>, String>,
     subscription: Option<&Subscription>,
 ) -> Markup {
-    if dashboard.parts.actions.is_none() {
+    if dashboard.parts.actions.is_none() || dashboard.parts.read_only {
         return html! {};
     }
     let ordered =
         subscription.is_some_and(|s| s.delivery.ordering != crate::channel::Ordering::None);
     let waits =
         !message.is_final && message.next_attempt.is_some() && message.status != Status::Sent;
+    let is_dead = message.status == Status::Undelivered
+        && subscription.is_some_and(|s| s.delivery.dead_letter_topic);
     let gone = match (event, subscription) {
+        (Ok(None), Some(_)) if is_dead => None,
         (Ok(None), _) => Some("the event is no longer in the log"),
         (_, None) => Some("its subscription is not in force"),
         _ => None,
@@ -195,6 +213,7 @@ fn actions(
                             @if message.status == Status::Delivered || message.status == Status::Sent { "The subscriber has it already: it gets it twice, with the same id." }
                             @else { "It is sent again now, with all its attempts, in a new round." }
                             @if ordered { " It arrives out of order." }
+                            @if matches!(event, Ok(None)) { " Its event is taken from its dead letter." }
                         }
                         button { "Redeliver" }
                     }

@@ -129,7 +129,7 @@ pub(in crate::dashboard) async fn view(
         (chips(query))
         (add_filter(dashboard, query))
         @if !wrong.is_empty() { p.trouble { "Not understood and left out: " (words::text(&wrong.join(", "))) } }
-        @if is_first { (newer_bar(query, page.as_ref().ok())) }
+        @if is_first { (newer_bar(query, page.as_ref().ok())) div data-live="untried" { (untried(dashboard, &filter)) } }
         div data-live=[is_first.then_some("rows")] data-calm[is_first] {
             (region("the journal", &page, now, |page| html! {
                 (table(dashboard, query, page, now))
@@ -271,6 +271,19 @@ fn add_filter(dashboard: &Dashboard, query: &Query) -> Markup {
                 button { "Apply" }
                 p.hint { "Values are compared exactly; ids and data are not searched for parts. The same filter twice means “or”." }
             }
+        }
+    }
+}
+
+/// What is not in the list yet.
+fn untried(dashboard: &Dashboard, filter: &Filter) -> Markup {
+    let asked =
+        filter.status.is_empty() && !filter.retrying || filter.status.contains(&Status::Queued);
+    let report = dashboard.parts.watch.report();
+    let count = report.untried(&filter.subscription, &filter.channel);
+    html! {
+        @if let (true, true, Some(count @ 1..)) = (asked, filter.reason.is_empty(), count) {
+            p.hint { (words::icon("ring", "slate")) " " (words::counted(count, "event")) " " @if count == 1 { "waits" } @else { "wait" } " for the first attempt, and will be listed then." }
         }
     }
 }
@@ -421,9 +434,12 @@ pub(in crate::dashboard) enum Found {
 /// Looks for messages by id, or of the event with this id.
 pub(in crate::dashboard) async fn search(dashboard: &Dashboard, id: &str) -> Found {
     if id.parse::<crate::message::MessageId>().is_ok()
-        && let Ok(Some(message)) = dashboard.ask(|journal| journal.message(id)).await
+        && (matches!(
+            dashboard.ask(|journal| journal.message(id)).await,
+            Ok(Some(_))
+        ) || dashboard.untried(id).await.is_some())
     {
-        return Found::One(message.id);
+        return Found::One(id.to_owned());
     }
     match dashboard.ask(|journal| journal.siblings(id, 2)).await {
         Err(_) => Found::Failed,

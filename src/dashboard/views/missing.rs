@@ -41,7 +41,7 @@ pub(in crate::dashboard) fn message(id: &str) -> View {
         ul {
             li { b { "Older than the journal keeps." } " How far it reaches back stands at the end of this page." }
             li { b { "It came while the journal had a gap." } " Gaps are shown on the " a href="/" { "Overview" } "; deliveries went on." }
-            li { b { "Not accepted, or not tried yet." } " A message enters the journal with its first attempt: look at the lag of its subscription. An event counts as accepted once its producer was answered 202." }
+            li { b { "Not accepted, or not tried yet." } " A message enters the journal with its first attempt; before that it is found by its own id alone. Look at the lag of its subscription. An event counts as accepted once its producer was answered 202." }
         }
         p { "Ids are compared exactly, capitals and blanks included." }
     };

@@ -1,6 +1,7 @@
 //! Is anything wrong now? From memory alone.
 
 use maud::{Markup, html};
+use serde_json::Value;
 
 use crate::channel::ResourceName;
 use crate::clock::UnixMillis;
@@ -171,7 +172,7 @@ fn table(dashboard: &Dashboard, report: &Report, attention_only: bool, now: Unix
                 tr {
                     th scope="col" { "Subscription" } th scope="col" { "State" } th scope="col" { "60 min" }
                     th.n scope="col" { "Rate" } th.n scope="col" { "OK 5 min" } th.n scope="col" { "p95 5 min" }
-                    th.n scope="col" { "Lag" } th.n scope="col" { "In flight" } th.n scope="col" { "Parked" } th.n scope="col" { "Dead letters" }
+                    th.n scope="col" { "Lag" } th.n scope="col" { "In flight" } th.n scope="col" { "Parked" } th.n scope="col" { "Next due" } th.n scope="col" { "Dead letters" }
                 }
             }
             tbody {
@@ -182,6 +183,15 @@ fn table(dashboard: &Dashboard, report: &Report, attention_only: bool, now: Unix
             }
         }
     }
+}
+
+/// Of these resources the one of this name.
+pub(in crate::dashboard) fn named(resources: Vec<Value>, name: &ResourceName) -> Option<Value> {
+    let is_it = |resource: &Value| {
+        let metadata = &resource["metadata"];
+        metadata["namespace"] == name.namespace() && metadata["name"] == name.name()
+    };
+    resources.into_iter().find(is_it)
 }
 
 /// The address of a subscription's view.
@@ -218,15 +228,16 @@ fn row(one: &SubscriptionReport, open: Option<(u64, bool)>, now: UnixMillis) -> 
             }
             td.n data-l="p95 5 min" { (one.p95.map_or("–".into(), words::lasting)) }
             td.n data-l="Lag" {
-                @match one.lag {
+                @match one.unfinished() {
                     None => "–",
-                    Some(lag) => { (words::number(lag)) @if let Some(behind) = one.behind_for { span.sub title="for so long there was always something unfinished" { " · " (words::spoken(behind)) } } }
+                    Some(lag) => { (words::number(lag)) @if let Some(waits) = one.untried_for() { span.sub title=(lag_title(one)) { " · " (words::spoken(waits)) } } }
                 }
             }
             td.n data-l="In flight" { (words::number(one.in_flight)) }
             td.n data-l="Parked" {
                 @if one.parked > 0 { a href=(messages_of(&one.name, &[("status", "retrying")])) { (words::number(one.parked)) } } @else { "0" }
             }
+            td.n data-l="Next due" { @match one.lag.as_ref().and_then(|lag| lag.next_due) { None => "–", Some(due) => (words::due(due, now)) } }
             td.n data-l="Dead letters" {
                 @match open {
                     None => "–",
@@ -237,13 +248,20 @@ fn row(one: &SubscriptionReport, open: Option<(u64, bool)>, now: UnixMillis) -> 
         }
         @if one.state().needs_attention() && !one.verdict.reason.is_empty() {
             tr.why {
-                td colspan="10" {
+                td colspan="11" {
                     (words::text(&one.verdict.reason)) " since " (words::time(one.since, now)) " (" (words::spoken(now.since(one.since))) ") "
                     span.next { a href={ (at) "#reasons" } { "reasons" } " " a href={ (at) "/dead-letters" } { "dead letters" } }
                 }
             }
         }
     }
+}
+
+/// Two ages, since one event that waits half an hour for its retry is no outage.
+fn lag_title(one: &SubscriptionReport) -> String {
+    let untried = one.untried_for().map_or("none".into(), words::lasting);
+    let behind = one.behind_for.map_or("none".into(), words::lasting);
+    format!("oldest never tried: {untried}; something unfinished for: {behind}")
 }
 
 fn channels(report: &Report) -> Markup {

@@ -49,7 +49,12 @@ pub(in crate::dashboard) async fn view(
             }
             (outcome(&results, name, &redrive, now))
         }
-        div data-live="buttons" { (buttons(&redrive)) }
+        div data-live="why" {
+            @if let Some(why) = &redrive.why {
+                p.trouble { (words::icon("bang", "amber")) " Paused by itself: " (words::text(why)) ". Nothing is lost: those that failed are dead letters again or wait for a retry, the others were not sent yet. Mend the subscriber, then resume." }
+            }
+        }
+        @if !dashboard.parts.read_only { div data-live="buttons" { (buttons(&redrive)) } }
         @if let (Some(plan), true) = (query.get("plan"), redrive.state.is_final()) {
             p { a href={ (Query::default().with("plan", plan).at(&format!("{}/dead-letters", path(name)))) "#plan" } { "Back to the plan" } }
         }
@@ -120,9 +125,6 @@ fn outcome(
             " · " a href={ (path(name)) "/dead-letters" } { "dead again " (words::grouped(results.dead_again)) }
         }
         @if *cut { p.hint { "Counted over the first " (words::grouped(FOLLOWED as u64)) " that were sent." } }
-        @if redrive.state == State::Paused && results.delivered == 0 && results.dead_again > 0 {
-            p.trouble { (words::icon("bang", "amber")) " None of those sent was delivered: the subscriber may still fail. Mend it, then resume." }
-        }
     }
 }
 

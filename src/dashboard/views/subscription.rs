@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::messages;
-use super::overview::{messages_of, path};
+use super::overview::{messages_of, named, path};
 use crate::channel::{DeliverySpec, Ordering, ResourceName};
 use crate::clock::UnixMillis;
 use crate::dashboard::chart::{self, Axis};
@@ -15,7 +15,9 @@ use crate::dashboard::query::Query;
 use crate::dashboard::{Dashboard, words};
 use crate::health::SubscriptionReport;
 use crate::journal::{Bucket, Filter, PageRequest, ReasonCount, Span};
-use crate::manifest::retry_timeline;
+use crate::log::Offset;
+use crate::manifest::{check_timeline, retry_timeline};
+use crate::status::Lag;
 
 /// Spans of the charts: name, and minutes a bar.
 const SPANS: [(&str, u32); 5] = [("15m", 1), ("1h", 1), ("6h", 5), ("24h", 20), ("7d", 120)];
@@ -30,13 +32,7 @@ pub(in crate::dashboard) async fn view(
     query: &Query,
     now: UnixMillis,
 ) -> Option<View> {
-    let entry = dashboard
-        .parts
-        .snapshots
-        .borrow()
-        .subscriptions
-        .get(name)
-        .cloned()?;
+    let entry = dashboard.entry(name)?;
     let report = dashboard.parts.watch.report();
     let one = report.subscription(name);
     let chosen = query
@@ -62,7 +58,7 @@ pub(in crate::dashboard) async fn view(
         size: RECENT,
     };
     let recent = dashboard.ask(|journal| journal.list(&filter, &page)).await;
-    let resource = resource(dashboard, name);
+    let resource = named(dashboard.parts.view.subscriptions(), name).unwrap_or_default();
     let body = html! {
         div data-live="head" { (head(dashboard, name, one, &resource, now)) }
         p.facts {
@@ -71,7 +67,8 @@ pub(in crate::dashboard) async fn view(
             " · order " (order(&entry.delivery)) " · max in flight " (entry.delivery.max_in_flight)
             " · timeout " (words::lasting(entry.delivery.timeout))
         }
-        div data-live="waiting" { (waiting(dashboard, name, one)) }
+        div data-live="waiting" { (waiting(dashboard, name, one, now)) }
+        div data-live="due" { @if let Some(due) = one.and_then(|one| one.lag.as_ref()?.due) { (chart::due(due)) } }
         section aria-labelledby="charts" {
             div.bar { h2 #charts { "Attempts" } (spans(name, span_name)) }
             div.charts data-live="charts" { (region("the journal", &chart, now, |buckets| charts(dashboard, buckets, axis, now))) }
@@ -84,6 +81,7 @@ pub(in crate::dashboard) async fn view(
             h2 #policy { "Retry policy" }
             (policy(&entry.delivery))
         }
+        div data-live="partitions" { @if let Some(lag) = one.and_then(|one| one.lag.as_ref()) { (partitions(lag, now)) } }
         section aria-labelledby="recent" {
             div.bar { h2 #recent { "Recent messages" } a href=(messages_of(name, &[])) { "all" } }
             div data-live="recent" {
@@ -98,15 +96,6 @@ pub(in crate::dashboard) async fn view(
     let state = one.map_or("unknown", |one| one.state().word());
     let title = format!("{} - {name}", state.to_lowercase());
     Some(View::new(Nav::None, title, 2000, body))
-}
-
-fn resource(dashboard: &Dashboard, name: &ResourceName) -> Value {
-    let is_it = |resource: &Value| {
-        let metadata = &resource["metadata"];
-        metadata["namespace"] == name.namespace() && metadata["name"] == name.name()
-    };
-    let all = dashboard.parts.view.subscriptions();
-    all.into_iter().find(is_it).unwrap_or_default()
 }
 
 fn order(spec: &DeliverySpec) -> &'static str {
@@ -162,7 +151,12 @@ fn head(
     }
 }
 
-fn waiting(dashboard: &Dashboard, name: &ResourceName, one: Option<&SubscriptionReport>) -> Markup {
+fn waiting(
+    dashboard: &Dashboard,
+    name: &ResourceName,
+    one: Option<&SubscriptionReport>,
+    now: UnixMillis,
+) -> Markup {
     let letters = dashboard.background.letters();
     let open = letters.get(name).map(|groups| groups.open);
     html! {
@@ -171,12 +165,45 @@ fn waiting(dashboard: &Dashboard, name: &ResourceName, one: Option<&Subscription
                 div { dt { "rate, 1 min" } dd { (words::rate(one.rate)) } }
                 div { dt { "OK, 5 min" } dd { (words::percent(one.recent.ok, one.recent.attempts())) } }
                 div { dt { "p95, 5 min" } dd { (one.p95.map_or("–".into(), words::lasting)) } }
-                div { dt { "lag" } dd { @match one.lag { None => "–", Some(lag) => (words::number(lag)) } } }
+                div { dt { "lag" } dd { @match one.unfinished() { None => "–", Some(lag) => (words::number(lag)) } } }
+                div { dt { "never tried" } dd { @match &one.lag { None => "–", Some(lag) => (words::number(lag.untried)) } } }
+                div { dt { "oldest of them" } dd { (one.untried_for().map_or("–".into(), words::spoken)) } }
                 div { dt { "behind for" } dd { (one.behind_for.map_or("–".into(), words::spoken)) } }
                 div { dt { "in flight" } dd { (words::number(one.in_flight)) } }
                 div { dt { "parked" } dd { a href=(messages_of(name, &[("status", "retrying")])) { (words::number(one.parked)) } } }
+                div { dt { "next due" } dd { @match one.lag.as_ref().and_then(|lag| lag.next_due) { None => "–", Some(due) => (words::due(due, now)) } } }
                 div { dt { "paused partitions" } dd { (words::number(one.paused)) } }
                 div { dt { "dead letters" } dd { a href={ (path(name)) "/dead-letters" } { @match open { None => "–", Some(open) => (words::number(open)) } } } }
+            }
+        }
+    }
+}
+
+fn partitions(lag: &Lag, now: UnixMillis) -> Markup {
+    let number = |offset: Offset| words::grouped(u64::try_from(offset.0).unwrap_or(0));
+    html! {
+        details data-key="partitions" {
+            summary { "Partitions of this node " (lag.partitions.len()) }
+            p.hint { "As of " (words::time(lag.at, now)) " " span data-zone { "UTC" } "." }
+            table.cards {
+                caption.quiet { "Partitions of the channel that this node reads" }
+                thead { tr {
+                    th scope="col" { "Partition" } th.n scope="col" { "Committed" } th.n scope="col" { "Taken up to" } th.n scope="col" { "End" }
+                    th.n scope="col" { "Lag" } th.n scope="col" { "Unfinished in memory" } th scope="col" { "State" }
+                } }
+                tbody {
+                    @for (partition, one) in &lag.partitions {
+                        tr data-row {
+                            th scope="row" { (partition.0) }
+                            td.n data-l="Committed" { (number(one.committed)) }
+                            td.n data-l="Taken up to" { (one.taken.map_or("–".into(), number)) }
+                            td.n data-l="End" { (number(one.end)) }
+                            td.n data-l="Lag" { (number(Offset(one.end.0 - one.committed.0))) }
+                            td.n data-l="Unfinished in memory" { (words::grouped(one.unfinished)) }
+                            td data-l="State" { @if one.paused { "paused: the window is full" } @else { "reads" } }
+                        }
+                    }
+                }
             }
         }
     }
@@ -247,6 +274,9 @@ fn policy(spec: &DeliverySpec) -> Markup {
             @if steps.len() == 1 { "One attempt, no retries" } @else { "Gives up " (words::lasting(last)) " after the first attempt at the latest" }
             ", then "
             @if spec.dead_letter_topic { "it is a dead letter." } @else { "it is dropped unless a dead-letter sink takes it." }
+        }
+        @if let (true, Some(last)) = (spec.status_check.is_some(), check_timeline().last()) {
+            p.hint { "After a 2xx the provider is asked what became of the message, up to " (last.attempt) " times, the last time after " (words::lasting(last.latest)) " at the latest." }
         }
     }
 }
