@@ -1,9 +1,10 @@
 // What the tests share: a broker with a subscriber of their own, and a browser that complains of
 // everything a page must not do.
 import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import http from "node:http";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -67,9 +68,11 @@ export class Broker {
     this.dir = dir;
   }
 
-  /** `subscriptions`: name to what stands in `spec.delivery`, and `uri` and `channel`. */
-  static async start(subscriptions) {
+  /** `subscriptions`: name to what stands in `spec.delivery`, and `uri` and `channel`.
+   * `journalDisk`: the size of a disk for the journal alone. */
+  static async start(subscriptions, { journalDisk } = {}) {
     const broker = new Broker(await mkdtemp(join(tmpdir(), "levada-browser-")));
+    broker.journalDisk = journalDisk;
     await broker.declare(subscriptions);
     await broker.run();
     return broker;
@@ -95,7 +98,13 @@ export class Broker {
 
   async run() {
     await rm(join(this.dir, "data/addresses.json"), { force: true });
-    this.#child = spawn(LEVADA, ["serve", "--listen", this.at?.ingress ?? "127.0.0.1:0", "--admin-listen", this.at?.admin ?? "127.0.0.1:0", "--data-dir", join(this.dir, "data"), "--manifests", join(this.dir, "resources.yaml"), "--drain-timeout", "PT2S"], { stdio: ["ignore", "pipe", "pipe"] });
+    const command = [LEVADA, "serve", "--listen", this.at?.ingress ?? "127.0.0.1:0", "--admin-listen", this.at?.admin ?? "127.0.0.1:0", "--data-dir", join(this.dir, "data"), "--manifests", join(this.dir, "resources.yaml"), "--drain-timeout", "PT2S"];
+    if (this.journalDisk) {
+      const disk = join(this.dir, "data/journal");
+      await mkdir(disk, { recursive: true });
+      command.unshift("unshare", "--map-root-user", "--mount", "sh", "-c", `mount -t tmpfs -o size=${this.journalDisk} tmpfs "$0" && exec "$@"`, disk);
+    }
+    this.#child = spawn(command[0], command.slice(1), { stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of [this.#child.stdout, this.#child.stderr]) stream.on("data", (data) => { this.#output += data; });
     const addresses = await until(async () => {
       assert.equal(this.#child.exitCode, null, `the broker ended: ${this.#output}`);
@@ -111,6 +120,11 @@ export class Broker {
         return resource && resource.status.conditions.some((one) => one.type === "Ready" && one.status === "True");
       }, `${name} is ready`);
     }
+  }
+
+  /** A path of its directory as the broker sees it, whose disks may be its own. */
+  inside(path) {
+    return join(`/proc/${this.pid}/root`, this.dir, path);
   }
 
   async end(signal = "SIGTERM") {
@@ -133,6 +147,28 @@ export class Broker {
       body: data,
     });
     assert.equal(answer.status, 202, await answer.text());
+  }
+
+  /** Posts a batch of events with these ids. */
+  async batch(ids, channel = "orders") {
+    const event = (id) => ({ specversion: "1.0", id, type: "order.created", source: "/browser", datacontenttype: "application/json", data: { total: 7 } });
+    const answer = await fetch(`${this.ingress}/default/${channel}`, { method: "POST", headers: { "content-type": "application/cloudevents-batch+json" }, body: JSON.stringify(ids.map(event)) });
+    assert.equal(answer.status, 202, await answer.text());
+  }
+
+  /** The broker's process. */
+  get pid() {
+    return this.#child.pid;
+  }
+
+  /** The id of the message of the event at an offset of a subscription's channel, which has one
+   * partition: made as the broker makes it, from uid and topic. */
+  async address(subscription, offset) {
+    const { metadata, status } = await (await fetch(`${this.admin}/v1/subscriptions/default/${subscription}`)).json();
+    const space = Buffer.from("6ba7b8129dad11d180b400c04fd430c8", "hex"); // of object identifiers
+    const hash = createHash("sha1").update(space).update(`${metadata.uid}\0${status.topic}`).digest().subarray(0, 8);
+    hash[6] = (hash[6] & 0x0f) | 0x50; // version 5
+    return `${hash.toString("hex")}-0-${offset}`;
   }
 
   /** Whether it keeps a journal: without one there are no messages to look at. */

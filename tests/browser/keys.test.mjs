@@ -11,13 +11,15 @@ let subscriber, broker, journal, views;
 before(async () => {
   subscriber = await Subscriber.start();
   subscriber.answer = ({ url }) => ({ status: url === "/bad" ? 503 : 200, body: "upstream timed out" });
-  broker = await Broker.start({ billing: { uri: `${subscriber.url}/bad`, retry: 0 }, search: { uri: `${subscriber.url}/good` } });
+  broker = await Broker.start({ billing: { uri: `${subscriber.url}/bad`, retry: 0 }, search: { uri: `${subscriber.url}/good` }, keys: { uri: `${subscriber.url}/good`, channel: "keys" } });
   journal = await broker.hasJournal();
   for (let n = 0; n < 5; n += 1) await broker.post(`ord-${n}`, { type: `com.example.${"a-long-name.".repeat(8)}created` });
   const letters = "/subscriptions/default/billing/dead-letters";
   await until(async () => (await (await fetch(`${broker.admin}/v1${letters}`)).json()).items.length === 5, "the dead letters");
   const plan = await fetch(`${broker.admin}${letters}/plan`, { method: "POST", redirect: "manual" });
   views = ["/", "/?show=attention", "/messages", "/messages?status=bounced&last=1h", "/messages?event_id=nothing", "/dead-letters", letters, plan.headers.get("location"), "/subscriptions/default/billing", "/channels/default/orders", "/messages/nothing"];
+  const begun = await fetch(`${broker.admin}/v1${letters}/redrive`, { method: "POST", body: '{"event_id": "ord-4"}' });
+  views.push(`/redrives/${(await begun.json()).id}`);
   if (journal) {
     const list = await (await fetch(`${broker.admin}/messages?event_id=ord-1&subscription=default%2Fbilling`)).text();
     const message = /"(\/messages\/[0-9a-f]{16}-\d+-\d+)"/.exec(list)[1];
@@ -82,6 +84,42 @@ test("keys lead everywhere", async () => {
   await page.waitForFunction(() => document.activeElement.id === "q");
   await page.keyboard.type("gd?/");
   assert.equal(await page.locator("#q").inputValue(), "gd?/");
+  page.clean();
+});
+
+test("by keys alone a message is found, looked at and sent again", async (t) => {
+  if (!journal) return t.skip("no journal");
+  await broker.post("by-keys", { channel: "keys" });
+  const page = await open(broker.admin);
+  const sent = () => subscriber.received.filter((one) => one.id === "by-keys").length;
+  const address = await broker.message("by-keys");
+  /** Tabs on until this has the focus. */
+  const reach = async (selector) => {
+    for (let n = 0; n < 60; n += 1) {
+      await page.keyboard.press("Tab");
+      if (await page.evaluate((it) => document.activeElement.matches(it), selector)) return;
+    }
+    assert.fail(`${selector} cannot be reached`);
+  };
+  await page.at("/");
+  await page.keyboard.press("/");
+  await page.keyboard.type("by-keys");
+  await page.keyboard.press("Enter");
+  await page.waitForURL((url) => url.pathname === address);
+  await reach(`a[href="${address}/logs"]`);
+  await page.keyboard.press("Enter");
+  await page.waitForURL((url) => url.pathname === `${address}/logs`);
+  await reach(`a[href="${address}"]`);
+  await page.keyboard.press("Enter");
+  await page.waitForURL((url) => url.pathname === address);
+  await page.locator(".big .st", { hasText: "Delivered" }).waitFor();
+  await reach("details[data-key=redeliver] > summary");
+  await page.keyboard.press("Enter");
+  await reach("form.confirm button");
+  await page.keyboard.press("Enter");
+  await page.locator("p.done").waitFor();
+  await until(() => sent() === 2, "it is sent again");
+  await page.locator(".ladder .round", { hasText: "Round 2" }).waitFor();
   page.clean();
 });
 

@@ -11,7 +11,7 @@ async function dead(t, count) {
   subscriber.answer = () => ({ status: 503, body: "upstream timed out" });
   const broker = await Broker.start({ billing: { uri: subscriber.url, retry: 0 } });
   t.after(async () => { await broker.stop(); subscriber.stop(); });
-  for (let n = 1; n <= count; n += 1) await broker.post(`ord-${n}`);
+  await Promise.all(Array.from({ length: count }, (_, n) => broker.post(`ord-${n + 1}`)));
   const letters = async () => (await (await fetch(`${broker.admin}/v1${HERE}?page_size=250`)).json()).items;
   await until(async () => (await letters()).length === count, "the dead letters");
   return { subscriber, broker, letters };
@@ -69,6 +69,35 @@ test("a redrive can be paused, resumed and cancelled", async (t) => {
   await page.getByRole("button", { name: "Resume" }).click();
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.locator("[data-live=state]").getByText("cancelled").waitFor();
+  page.clean();
+});
+
+test("a redrive to a subscriber that still fails pauses after 20, and loses nothing", async (t) => {
+  const { subscriber, broker, letters } = await dead(t, 50);
+  if (!(await broker.hasJournal())) return t.skip("no journal");
+  const page = await open(broker.admin);
+  await page.at(HERE);
+  await page.getByRole("button", { name: "Dry run" }).click();
+  assert.match(await page.locator("#plan").innerText(), /100 % of the attempts .* still failed .*Try one first/s);
+  const before = subscriber.received.length;
+  await page.locator("[name=rate]").fill("");
+  await page.getByRole("button", { name: "Redrive 50" }).click();
+  await page.getByText("Paused by itself: 20 in a row failed, the last with http_503").waitFor();
+  assert.match(await page.title(), /paused/);
+  assert.equal(subscriber.received.length - before, 20, "no more than 20 are sent to a subscriber that fails");
+  await page.getByRole("link", { name: "dead again 20" }).waitFor();
+  // Nothing is lost: 20 of the 50 died again, 30 were not sent.
+  const open_ = (all) => all.filter((letter) => !letter.sent_again);
+  await until(async () => open_(await letters()).length === 50, "50 are open dead letters still");
+
+  subscriber.answer = () => ({ status: 200 });
+  await page.getByRole("button", { name: "Resume" }).click();
+  await page.getByText("50/50 sent").waitFor();
+  await page.locator("[data-live=state]").getByText("done").waitFor();
+  await page.getByRole("link", { name: "delivered 30" }).waitFor();
+  assert.equal(await page.getByText("Paused by itself").count(), 0);
+  await page.at(HERE);
+  await page.locator("[data-live=sum]").getByText("20 open").waitFor();
   page.clean();
 });
 

@@ -2,6 +2,7 @@
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
 import http from "node:http";
 import { once } from "node:events";
 import { promisify } from "node:util";
@@ -77,7 +78,7 @@ test("a hostile event is text, as a dead letter and as a message", async (t) => 
       await page.at("/subscriptions/default/billing/dead-letters");
       return (await page.locator("main").innerText()).includes("alert(1)");
     }, "the dead letter");
-    assert.match(await page.title(), /^1 dead letters - default\/billing - Levada$/);
+    assert.match(await page.title(), /^1 dead letter - default\/billing - Levada$/);
     assert.equal(await page.locator("main img, main script").count(), 0);
     assert.ok((await page.locator("main").innerText()).includes("\\u202e"));
     assert.equal(await sideways(page), 0);
@@ -96,13 +97,74 @@ test("a hostile event is text, as a dead letter and as a message", async (t) => 
   page.clean();
 });
 
-test("the data of an event is never shown as a page of ours", async (t) => {
+test("the data of an event is downloaded and runs nothing", async (t) => {
   if (!(await broker.hasJournal())) return t.skip("no journal");
-  const answer = await fetch(`${broker.admin}/v1${await broker.message(NASTY)}/content`);
+  const address = await broker.message(NASTY);
+  const answer = await fetch(`${broker.admin}/v1${address}/content`);
   assert.equal(answer.status, 200);
   assert.match(answer.headers.get("content-disposition"), /^attachment/);
   assert.match(answer.headers.get("content-security-policy"), /sandbox/);
   assert.equal(answer.headers.get("x-content-type-options"), "nosniff");
+  const page = await open(broker.admin);
+  await page.at(address);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "download" }).click()]);
+  assert.equal(await readFile(await download.path(), "utf8"), NASTY);
+  assert.equal(new URL(page.url()).pathname, address);
+  // Asked for by its address it is a download as well, which ends the navigation.
+  await Promise.all([page.waitForEvent("download"), page.at(`/v1${address}/content`).catch(() => {})]);
+  assert.equal(new URL(page.url()).pathname, address);
+  page.clean();
+});
+
+test("an id of 100 KB and data that is no text leave the page whole", async (t) => {
+  if (!(await broker.hasJournal())) return t.skip("no journal");
+  subscriber.answer = () => ({ status: 200 });
+  const id = "0123456789abcdef".repeat(6_400);
+  const data = Buffer.from([0x7b, 0x00, 0xff, 0xfe, 0xc3, 0x28]);
+  const event = { specversion: "1.0", id, type: "huge.id", source: "/browser", data_base64: data.toString("base64") };
+  const taken = await fetch(`${broker.ingress}/default/orders`, { method: "POST", headers: { "content-type": "application/cloudevents+json" }, body: JSON.stringify(event) });
+  assert.equal(taken.status, 202);
+  for (const width of [1440, 390]) {
+    const page = await open(broker.admin, { viewport: { width, height: 900 } });
+    await until(async () => {
+      await page.at("/messages?event_type=huge.id");
+      return (await page.locator("tr[data-row]").count()) === 1;
+    }, "its message");
+    assert.equal(await sideways(page), 0);
+    await page.locator("tr[data-row] th a").click();
+    await page.locator("#event").waitFor();
+    assert.equal(await sideways(page), 0);
+    assert.match(await page.locator("pre.data.hex").innerText(), /^000000 {2}7b 00 ff fe c3 28 /);
+    assert.ok((await page.title()).length < 200);
+    assert.ok((await page.locator("h1").innerText()).length < 100);
+    assert.ok((await page.content()).length < 60 << 10);
+    page.clean();
+  }
+});
+
+test("another site sends nothing again; a form without scripts does", async (t) => {
+  if (!(await broker.hasJournal())) return t.skip("no journal");
+  subscriber.answer = () => ({ status: 200 });
+  await broker.post("again-1");
+  const address = await broker.message("again-1");
+  const sent = () => subscriber.received.filter((one) => one.id === "again-1").length;
+  await until(async () => (await (await fetch(`${broker.admin}/v1${address}`)).json()).final, "it is delivered");
+  for (const path of [`${address}/redeliver`, `/v1${address}/redeliver`]) {
+    for (const headers of [{ origin: "http://evil.example" }, { origin: "null" }, { "sec-fetch-site": "cross-site" }]) {
+      assert.equal(await ask("POST", path, headers), 403, `${path} ${JSON.stringify(headers)}`);
+    }
+    assert.equal(await ask("POST", path, { host: "evil.example" }), 421, path);
+  }
+  assert.equal(sent(), 1, "nothing was sent again");
+  const page = await open(broker.admin, { javaScriptEnabled: false });
+  await page.at(address);
+  await page.locator("summary", { hasText: "Redeliver" }).click();
+  await page.getByRole("button", { name: "Redeliver", exact: true }).click();
+  await page.locator("p.done").waitFor();
+  await until(() => sent() === 2, "it arrives again");
+  assert.equal(await ask("POST", `/v1${address}/redeliver`), 202, "as curl sends it");
+  await until(() => sent() === 3, "and once more");
+  page.clean();
 });
 
 test("the copied command sends the same bytes", async (t) => {

@@ -1,6 +1,7 @@
 // What became of an event: live, by search, in lists.
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Broker, Subscriber, close, open, until } from "./harness.mjs";
 
 let subscriber, broker, journal;
@@ -12,6 +13,7 @@ before(async () => {
   broker = await Broker.start({
     billing: { uri: subscriber.url, channel: "flaky", retry: 3, backoffPolicy: "linear", backoffDelay: "PT3S" },
     one: fast, two: fast, three: fast,
+    slow: { uri: `${subscriber.url}/slow`, channel: "slow", maxInFlight: 1 },
   });
   journal = await broker.hasJournal();
 });
@@ -107,22 +109,31 @@ test("older pages are stable while events arrive", async (t) => {
   if (!journal) return t.skip("no journal");
   subscriber.answer = () => ({ status: 200 });
   const page = await open(broker.admin);
-  for (let n = 0; n < 120; n += 10) await Promise.all(Array.from({ length: 10 }, (_, m) => broker.post(`page-${n + m}`)));
+  const COUNT = 500;
+  for (let n = 0; n < COUNT; n += 20) await Promise.all(Array.from({ length: 20 }, (_, m) => broker.post(`page-${n + m}`)));
   const here = "/messages?subscription=default%2Fone";
   await until(async () => {
-    await page.at(`${here}&event_id=page-119`);
-    return (await page.locator("tr[data-row]").count()) === 1;
-  }, "the last of 120 is in the journal");
+    const { items } = await (await fetch(`${broker.admin}/v1/messages?subscription=default%2Fone&page_size=250`)).json();
+    return items.some((one) => one.event.id.startsWith("page-4")) && (await untried(broker)) === 0;
+  }, "all 500 are in the journal");
   await page.at(here);
   const head = page.locator("tr[data-row] th").first();
   await head.hover();
-  const top = await head.innerText();
+  const top = await head.innerText(), { y } = await head.boundingBox();
+  const newer = page.locator("[data-newer]");
+  for (let posted = 0; posted < 2; posted += 1) { // it grows
+    await broker.post(`few-${posted}`);
+    await page.locator(`[data-newer="${posted + 1}"]`).waitFor();
+  }
   let arriving = true;
-  const arrivals = (async () => {
-    for (let n = 0; arriving; n += 1) await broker.post(`new-${n}`);
+  const arrivals = (async () => { // some 200 a second
+    for (let n = 0; arriving; n += 10) {
+      await Promise.all([sleep(50), ...Array.from({ length: 10 }, (_, m) => broker.post(`new-${n + m}`))]);
+    }
   })();
-  await page.locator("[data-newer]").waitFor();
+  await newer.getByText("200+ newer").waitFor();
   assert.equal(await head.innerText(), top, "nothing moves under the pointer");
+  assert.equal((await head.boundingBox()).y, y);
   const met = await page.locator("tr[data-row] th").allInnerTexts();
   for (;;) {
     const older = page.getByRole("link", { name: "older ›" });
@@ -135,6 +146,37 @@ test("older pages are stable while events arrive", async (t) => {
   await arrivals;
   assert.equal(new Set(met).size, met.length, "no row twice");
   const paged = met.filter((id) => id.startsWith("page-"));
-  assert.equal(paged.length, 120, "no row missing");
+  assert.equal(paged.length, COUNT, "no row missing");
   page.clean();
 });
+
+test("a message is found before its first attempt", async (t) => {
+  if (!journal) return t.skip("no journal");
+  let free;
+  const held = new Promise((done) => { free = done; });
+  t.after(free);
+  subscriber.answer = async ({ url }) => { if (url === "/slow") await held; return { status: 200 }; };
+  for (let n = 0; n < 4; n += 1) await broker.post(`wait-${n}`, { channel: "slow" });
+  const page = await open(broker.admin);
+  await page.at("/messages?subscription=default%2Fslow");
+  await page.getByText("3 events wait for the first attempt").waitFor();
+  await page.at(`/messages/${await broker.address("slow", 2)}`);
+  await page.locator(".big .st", { hasText: "Queued" }).waitFor();
+  assert.match(await page.title(), /^queued - wait-2/);
+  assert.match(await page.locator(".ladder").innerText(), /accepted .* waits for its turn/s);
+  await page.getByRole("link", { name: "Logs 0" }).click();
+  await page.getByText(/No request was made yet/).waitFor();
+  await page.at("/subscriptions/default/slow");
+  await page.locator(".tiles div", { hasText: "never tried" }).getByText("3").waitFor();
+  await page.getByText("Partitions of this node 1").click();
+  assert.match(await page.locator("[data-live=partitions] tbody tr").innerText(), /reads/);
+  await page.at(`/messages/${await broker.address("slow", 2)}`);
+  free();
+  await page.locator(".big .st", { hasText: "Delivered" }).waitFor();
+  page.clean();
+});
+
+/** Events of all subscriptions that wait for their first attempt. */
+async function untried(broker) {
+  return (await (await fetch(`${broker.admin}/v1/messages?page_size=1`)).json()).page_info.untried;
+}

@@ -30,7 +30,6 @@ pub(in crate::dashboard) async fn view(
         (tabs(&story, true))
         h2.quiet { "Requests and answers, newest first" }
         @if let Err(error) = &event { (trouble("the event in the log", error, now)) }
-        @if story.logs.is_empty() { p.hint { "No attempt was made yet." } }
         div data-live="logs" { (logs(&story, event.as_ref().ok().and_then(Option::as_ref), now)) }
     };
     let title = format!("logs - {}", story.message.event.id);

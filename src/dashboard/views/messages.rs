@@ -125,11 +125,15 @@ pub(in crate::dashboard) async fn view(
             .await
     };
     let body = html! {
-        div.bar { h1 { "Messages" } span.hint { "newest first, " (PAGE) " a page" } }
+        div.bar {
+            h1 { "Messages" }
+            @if is_first { span.hint data-live="untried" { (untried(dashboard, &filter)) } }
+            span.hint { "newest first, " (PAGE) " a page" }
+        }
         (chips(query))
         (add_filter(dashboard, query))
         @if !wrong.is_empty() { p.trouble { "Not understood and left out: " (words::text(&wrong.join(", "))) } }
-        @if is_first { (newer_bar(query, page.as_ref().ok())) div data-live="untried" { (untried(dashboard, &filter)) } }
+        @if is_first { (newer_bar(query, page.as_ref().ok())) }
         div data-live=[is_first.then_some("rows")] data-calm[is_first] {
             (region("the journal", &page, now, |page| html! {
                 (table(dashboard, query, page, now))
@@ -282,10 +286,10 @@ fn untried(dashboard: &Dashboard, filter: &Filter) -> Markup {
     let report = dashboard.parts.watch.report();
     let count = report.untried(&filter.subscription, &filter.channel);
     html! {
-        @if let (true, true, Some(count @ 1..)) = (asked, filter.reason.is_empty(), count) {
-            p.hint { (words::icon("ring", "slate")) " " (words::counted(count, "event")) " " @if count == 1 { "waits" } @else { "wait" } " for the first attempt, and will be listed then." }
+            @if let (true, true, Some(count @ 1..)) = (asked, filter.reason.is_empty(), count) {
+    (words::icon("ring", "slate")) " " (words::counted(count, "event")) " " @if count == 1 { "waits" } @else { "wait" } " for the first attempt"
+            }
         }
-    }
 }
 
 /// Where the script puts the count of newer messages.
