@@ -319,6 +319,12 @@ pub trait Reader: Send + Sync + fmt::Debug {
         limit: usize,
     ) -> ReadFuture<'a, usize>;
 
+    /// About how many messages fit the filter, counted up to `limit`; `None`: more than an index
+    /// would have to be looked at. A store that cannot tell soon says so.
+    fn count<'a>(&'a self, _filter: &'a Filter, _limit: usize) -> ReadFuture<'a, Option<usize>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// One message with all there is about it.
     fn story<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Story>>;
 

@@ -5,6 +5,7 @@
 
 mod batch;
 mod charts;
+mod count;
 mod names;
 mod reader;
 mod scan;

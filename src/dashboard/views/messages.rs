@@ -14,6 +14,8 @@ use crate::journal::{Cursor, Filter, Message, Page, PageRequest, Status};
 
 /// Messages a page.
 const PAGE: usize = 50;
+/// Messages are counted up to here.
+const COUNTED: usize = 10_000;
 /// Newer ones are counted up to here.
 const NEWER: usize = 200;
 
@@ -124,11 +126,20 @@ pub(in crate::dashboard) async fn view(
             .ask(|journal| journal.list(&filter, &request))
             .await
     };
+    let count = match is_first {
+        true => {
+            dashboard
+                .ask(|journal| journal.count(&filter, COUNTED))
+                .await
+        }
+        false => Ok(None),
+    };
+    let count = count.unwrap_or(None);
     let body = html! {
         div.bar {
             h1 { "Messages" }
             @if is_first { span.hint data-live="untried" { (untried(dashboard, &filter)) } }
-            span.hint { "newest first, " (PAGE) " a page" }
+            span.hint data-live="total" { (total(count)) "newest first, " (PAGE) " a page" }
         }
         (chips(query))
         (add_filter(dashboard, query))
@@ -276,6 +287,15 @@ fn add_filter(dashboard: &Dashboard, query: &Query) -> Markup {
                 p.hint { "Values are compared exactly; ids and data are not searched for parts. The same filter twice means “or”." }
             }
         }
+    }
+}
+
+/// How many there are, where that is known.
+fn total(count: Option<usize>) -> String {
+    match count {
+        Some(count) if count >= COUNTED => format!("{}+ · ", words::grouped(COUNTED as u64)),
+        Some(count) => format!("about {} · ", words::grouped(count as u64)),
+        None => String::new(),
     }
 }
 
@@ -480,6 +500,13 @@ mod tests {
         let (filter, wrong) =
             super::filter(&Query::parse("status=x&last=2h&from=y&subscription=A"), now);
         assert_eq!((filter, wrong.len()), (Filter::default(), 4));
+    }
+
+    #[test]
+    fn totals_are_told_as_far_as_they_are_known() {
+        assert_eq!(total(Some(2960)), "about 2,960 · ");
+        assert_eq!(total(Some(COUNTED)), "10,000+ · ");
+        assert_eq!(total(None), "");
     }
 
     #[test]

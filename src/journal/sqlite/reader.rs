@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::scan;
 use super::store::{Directory, Known};
-use super::{charts, story};
+use super::{charts, count, story};
 use crate::channel::ResourceName;
 use crate::clock::UnixMillis;
 use crate::journal::walk::{Budget, Found, Way};
@@ -182,6 +182,27 @@ impl Reader for SqliteReader {
             self.ask(move |segments| Ok(search(segments, &filter, way, limit)?.messages.len()))
                 .await
         })
+    }
+
+    fn count<'a>(&'a self, filter: &'a Filter, limit: usize) -> ReadFuture<'a, Option<usize>> {
+        let filter = filter.clone();
+        Box::pin(self.ask(move |segments| {
+            if !count::is_covered(&filter) {
+                return Ok(None);
+            }
+            let mut sum = 0;
+            for known in segments.known.clone() {
+                let left = limit.saturating_sub(sum);
+                if left == 0 {
+                    break;
+                }
+                let Some(count) = count::count(segments.open(&known)?, &filter, left)? else {
+                    return Ok(None);
+                };
+                sum += count;
+            }
+            Ok(Some(sum))
+        }))
     }
 
     fn story<'a>(&'a self, id: &'a str) -> ReadFuture<'a, Option<Story>> {

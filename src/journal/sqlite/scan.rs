@@ -25,11 +25,59 @@ struct Numbers {
 }
 
 /// A part of an index with equal first columns.
-struct Stream {
+pub(super) struct Stream {
     index: &'static str,
     prefix: Vec<(&'static str, i64)>,
     /// What the index leaves out.
     partial: &'static str,
+}
+
+impl Stream {
+    /// Asks for `columns` of the messages in it that are of the filter's times.
+    pub(super) fn select(&self, columns: &str, filter: &Filter) -> (String, Vec<i64>) {
+        let mut sql = format!(
+            "select {columns} from message indexed by {} where 1 ",
+            self.index
+        );
+        let mut values = Vec::new();
+        for (column, value) in &self.prefix {
+            sql.push_str(&format!("and {column} = ? "));
+            values.push(*value);
+        }
+        sql.push_str(self.partial);
+        for (bound, sign) in [(filter.from, ">="), (filter.to, "<")] {
+            if let Some(bound) = bound {
+                sql.push_str(&format!(" and accepted {sign} ?"));
+                values.push(bound.0);
+            }
+        }
+        (sql, values)
+    }
+}
+
+/// The parts of indexes that hold what fits and nothing else, where the filter asks for no more
+/// than they tell; `None`: they are so many that a wider one takes their place.
+pub(super) fn covering(
+    connection: &Connection,
+    filter: &Filter,
+) -> rusqlite::Result<Option<Vec<Stream>>> {
+    let Some(numbers) = numbers(connection, filter)? else {
+        return Ok(Some(Vec::new()));
+    };
+    let exact = if !numbers.reasons.is_empty() {
+        "message_reason"
+    } else if numbers.subs.is_empty() {
+        ""
+    } else if numbers.status.is_empty() {
+        "message_sub"
+    } else {
+        "message_sub_status"
+    };
+    let all = streams(connection, filter, &numbers)?;
+    let is_exact = all
+        .iter()
+        .all(|stream| exact.is_empty() || stream.index == exact);
+    Ok(is_exact.then_some(all))
 }
 
 /// Messages of a segment that fit, at most `limit`, in the order of the walk.
@@ -246,27 +294,12 @@ fn query(stream: &Stream, filter: &Filter, way: Way) -> (String, Vec<i64>) {
     } else {
         ("asc", ">")
     };
-    let mut sql = format!(
-        "select {COLUMNS} from message indexed by {} where 1 ",
-        stream.index
-    );
-    let mut values = Vec::new();
-    for (column, value) in &stream.prefix {
-        sql.push_str(&format!("and {column} = ? "));
-        values.push(*value);
-    }
-    sql.push_str(stream.partial);
+    let (mut sql, mut values) = stream.select(COLUMNS, filter);
     if let Some((accepted, scope, part, off)) = way.from {
         sql.push_str(&format!(
             " and (accepted, scope, part, off) {beyond} (?, ?, ?, ?)"
         ));
         values.extend([accepted, scope, part, off]);
-    }
-    for (bound, sign) in [(filter.from, ">="), (filter.to, "<")] {
-        if let Some(bound) = bound {
-            sql.push_str(&format!(" and accepted {sign} ?"));
-            values.push(bound.0);
-        }
     }
     sql.push_str(&format!(
         " order by accepted {order}, scope {order}, part {order}, off {order}"

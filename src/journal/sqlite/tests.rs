@@ -7,7 +7,7 @@ use super::*;
 use crate::journal::contract::{Journal, change, contracts, delivered};
 use crate::journal::{Change, Filter, PageRequest, Reader, Status};
 
-fn open(path: &Path, rows: u64) -> (Store, SqliteReader) {
+pub(super) fn open(path: &Path, rows: u64) -> (Store, SqliteReader) {
     let limits = Limits {
         rows,
         ..Limits::default()
