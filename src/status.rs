@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -80,6 +81,12 @@ pub struct PartitionLag {
 }
 
 impl Lag {
+    /// How long the oldest event waits that was not tried yet.
+    #[must_use]
+    pub fn untried_for(&self) -> Option<Duration> {
+        Some(self.at.since(self.oldest_untried?))
+    }
+
     fn to_json(&self) -> Value {
         let within = DueCounts::WITHIN.map(|within| json!(crate::duration::iso(within)));
         let within = within.into_iter().chain([Value::Null]);

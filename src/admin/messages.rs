@@ -21,7 +21,9 @@ use crate::clock::{Clock, UnixMillis};
 use crate::dead_letters::DeadLetters;
 use crate::event::Event;
 use crate::health::Watch;
-use crate::journal::{Cursor, Filter, JournalError, PageRequest, Reader, Span, Status, Story};
+use crate::journal::{
+    Cursor, Filter, JournalError, Message, PageRequest, Reader, Span, Status, Story,
+};
 use crate::log::EventLog;
 use crate::message::MessageId;
 use crate::registry::Snapshot;
@@ -119,39 +121,53 @@ impl Messages {
         };
         let message = match known {
             Some(known) => known,
-            None => {
-                let found = self.in_log(parsed(id)?).await?;
-                if found.is_past(&*self.view) {
-                    return Err(unknown(id));
-                }
-                found.message(parsed(id)?)
-            }
+            None => self.waiting(id).await?,
         };
         let message = shapes::Message::from(&message);
         Ok(answer::json(StatusCode::OK, &message))
     }
 
-    async fn story(&self, id: &str) -> Result<Story, Refusal> {
-        let story = self
-            .reader()?
-            .story(id)
-            .await
-            .map_err(|error| failed(&error))?;
-        story.ok_or_else(|| unknown(id))
+    /// What became of a message; `None`: it waits for its first attempt.
+    async fn story(&self, id: &str) -> Result<Option<Story>, Refusal> {
+        let Some(reader) = self.reader.as_deref() else {
+            let waits = self.waiting(id).await.is_ok();
+            return if waits {
+                Ok(None)
+            } else {
+                self.reader().map(|_| None)
+            };
+        };
+        let story = reader.story(id).await.map_err(|error| failed(&error))?;
+        if story.is_none() {
+            self.waiting(id).await?;
+        }
+        Ok(story)
+    }
+
+    /// A message that waits for its first attempt, as far as this node can tell.
+    async fn waiting(&self, id: &str) -> Result<Message, Refusal> {
+        let parsed = parsed(id)?;
+        let found = self.in_log(parsed).await?;
+        if found.is_past(&*self.view) {
+            return Err(unknown(id));
+        }
+        Ok(found.message(parsed))
     }
 
     /// `GET /v1/messages/{id}/events`
     pub(super) async fn events(&self, id: &str) -> Result<Answer, Refusal> {
         let story = self.story(id).await?;
+        let statuses = story.iter().flat_map(|story| &story.statuses);
         let entry = |status| MessageEvent::new(id, status);
-        Ok(answer::list(story.statuses.iter().map(entry).collect()))
+        Ok(answer::list(statuses.map(entry).collect()))
     }
 
     /// `GET /v1/messages/{id}/delivery_logs`
     pub(super) async fn logs(&self, id: &str) -> Result<Answer, Refusal> {
         let story = self.story(id).await?;
+        let logs = story.iter().flat_map(|story| &story.logs);
         let entry = |log| DeliveryLog::new(id, log);
-        Ok(answer::list(story.logs.iter().map(entry).collect()))
+        Ok(answer::list(logs.map(entry).collect()))
     }
 
     /// `GET /v1/messages/{id}/content`: never rendered by a browser.

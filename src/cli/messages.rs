@@ -199,14 +199,9 @@ fn path_of(id: &str) -> String {
 async fn show(args: &ShowArgs, console: &Console) -> Result<(), CliError> {
     let path = path_of(&args.id);
     let message = args.admin.get(&path).await?;
-    // Before its first attempt the journal knows nothing of a message.
-    let (events, logs) = if message["attempts"] == 0 && message["status"] == "queued" {
-        (json!([]), json!([]))
-    } else {
-        let mut events = args.admin.get(&format!("{path}/events")).await?;
-        let mut logs = args.admin.get(&format!("{path}/delivery_logs")).await?;
-        (events["items"].take(), logs["items"].take())
-    };
+    let mut events = args.admin.get(&format!("{path}/events")).await?;
+    let mut logs = args.admin.get(&format!("{path}/delivery_logs")).await?;
+    let (events, logs) = (events["items"].take(), logs["items"].take());
     if args.admin.output == Output::Json {
         let all = json!({ "message": message, "events": events, "delivery_logs": logs });
         return write_json(console, &all);

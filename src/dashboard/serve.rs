@@ -13,7 +13,7 @@ use maud::Markup;
 
 use super::frame::{View, bare, page};
 use super::query::{Query, encode};
-use super::views::messages::Found;
+use super::views::search::{self, Found};
 use super::views::{
     channel, dead_letters, logs, message, messages, missing, overview, redrive, subscription,
 };
@@ -137,11 +137,11 @@ impl Dashboard {
         let (Some(("event_id", typed)), None) = (pairs.next(), pairs.next()) else {
             return Searched::List;
         };
-        let id = messages::pasted(typed);
+        let id = search::pasted(typed);
         if id.is_empty() {
             return Searched::Elsewhere("/messages".into());
         }
-        match messages::search(self, id).await {
+        match search::search(self, id).await {
             Found::One(message) => Searched::Elsewhere(format!("/messages/{}", encode(&message))),
             Found::Nothing => Searched::Nothing(id.to_owned()),
             Found::Many | Found::Failed if id != typed => {

@@ -8,4 +8,5 @@ pub(super) mod messages;
 pub(super) mod missing;
 pub(super) mod overview;
 pub(super) mod redrive;
+pub(super) mod search;
 pub(super) mod subscription;

@@ -186,8 +186,7 @@ impl DispatchMetrics {
         let (namespace, name) = (name.namespace(), name.name());
         let records = self.lag.with_label_values(&[namespace, name]);
         records.set(lag.records);
-        let waits = lag.oldest_untried.map(|oldest| lag.at.since(oldest));
-        let seconds = waits.unwrap_or_default().as_secs_f64();
+        let seconds = lag.untried_for().unwrap_or_default().as_secs_f64();
         let age = self
             .lag_seconds
             .with_label_values(&[namespace, name, "untried"]);

@@ -98,8 +98,7 @@ impl SubscriptionReport {
     /// How long the oldest event waits that was not tried yet.
     #[must_use]
     pub fn untried_for(&self) -> Option<Duration> {
-        let lag = self.lag.as_ref()?;
-        Some(lag.at.since(lag.oldest_untried?))
+        self.lag.as_ref()?.untried_for()
     }
 
     /// The state.

@@ -1,5 +1,8 @@
 //! Takes the node's metrics once a second and keeps the last hour of them.
 
+mod resources;
+mod samples;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::MinuteCounts;
 use super::{
-    ChannelReport, Counts, Figures, IngressReport, Ready, Report, State, SubscriptionReport,
-    Thresholds, judge,
+    ChannelReport, Counts, Figures, IngressReport, Report, State, SubscriptionReport, Thresholds,
+    judge,
 };
 use crate::admin::AdminView;
-use crate::channel::ResourceName;
 use crate::clock::{Clock, UnixMillis};
+use crate::status::Lag;
+use resources::{channel, name, ready};
+use samples::{count, key, label};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -288,27 +293,6 @@ fn difference(new: &Counts, old: &Counts) -> Counts {
     }
 }
 
-fn label<'m>(metric: &'m Metric, name: &str) -> &'m str {
-    let found = metric.get_label().iter().find(|label| label.name() == name);
-    found.map_or("", |label| label.value())
-}
-
-fn key(metric: &Metric, name: &str) -> (String, String) {
-    (
-        label(metric, "namespace").into(),
-        label(metric, name).into(),
-    )
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "counts, which the registry hands out as f64; negative and huge ones saturate"
-)]
-fn count(value: f64) -> u64 {
-    value as u64
-}
-
 impl Inner {
     fn take(&mut self, families: &[MetricFamily], now: UnixMillis) {
         let mut counters: BTreeMap<(String, String), Counts> = BTreeMap::new();
@@ -455,9 +439,7 @@ impl Inner {
         let figures = Figures {
             ready: ready(resource),
             worst: recent.worst(),
-            untried_for: lag
-                .as_ref()
-                .and_then(|lag| Some(lag.at.since(lag.oldest_untried?))),
+            untried_for: lag.as_ref().and_then(Lag::untried_for),
             paused: known.paused,
             p95,
             hour_median: known.hour_median(),
@@ -495,31 +477,6 @@ impl Inner {
             parked,
             paused,
         })
-    }
-}
-
-fn name(resource: &Value) -> Option<ResourceName> {
-    let metadata = &resource["metadata"];
-    let (namespace, name) = (metadata["namespace"].as_str()?, metadata["name"].as_str()?);
-    ResourceName::try_new(namespace, name).ok()
-}
-
-fn channel(resource: &Value, name: &ResourceName) -> String {
-    let channel = resource["spec"]["channel"]["name"].as_str();
-    format!("{}/{}", name.namespace(), channel.unwrap_or_default())
-}
-
-fn ready(resource: &Value) -> Ready {
-    let conditions = resource["status"]["conditions"].as_array();
-    let is_ready = |condition: &&Value| condition["type"] == "Ready";
-    let Some(condition) = conditions.and_then(|all| all.iter().find(is_ready)) else {
-        return Ready::Unknown("NotResolved".into(), "it was not looked at yet".into());
-    };
-    let text = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
-    match condition["status"].as_str() {
-        Some("True") => Ready::True,
-        Some("False") => Ready::False(text("reason"), text("message")),
-        _ => Ready::Unknown(text("reason"), text("message")),
     }
 }
 

@@ -218,6 +218,10 @@ fn what_was_not_tried_is_told_from_the_log(world: &World) {
     let one = &health["subscriptions"][0];
     assert_eq!(one["untried"], 3, "{health:#}");
     assert!(one["oldest_untried_at"].is_string(), "{health:#}");
+    for part in ["events", "delivery_logs"] {
+        let none = get(&broker, &format!("/v1/messages/{id}/{part}"));
+        assert_eq!(none["items"], json!([]), "{part}");
+    }
     let page = broker.get(&format!("/messages/{id}"));
     assert!(
         page.text().contains("waits for its turn"),

@@ -14,7 +14,7 @@ use crate::dashboard::frame::{Nav, View, region};
 use crate::dashboard::query::Query;
 use crate::dashboard::{Dashboard, words};
 use crate::health::SubscriptionReport;
-use crate::journal::{Bucket, Filter, PageRequest, ReasonCount, Span};
+use crate::journal::{Bucket, Filter, Message, Page, PageRequest, ReasonCount, Span};
 use crate::log::Offset;
 use crate::manifest::{check_timeline, retry_timeline};
 use crate::status::Lag;
@@ -82,20 +82,31 @@ pub(in crate::dashboard) async fn view(
             (policy(&entry.delivery))
         }
         div data-live="partitions" { @if let Some(lag) = one.and_then(|one| one.lag.as_ref()) { (partitions(lag, now)) } }
-        section aria-labelledby="recent" {
-            div.bar { h2 #recent { "Recent messages" } a href=(messages_of(name, &[])) { "all" } }
-            div data-live="recent" {
-                (region("the journal", &recent, now, |page| html! {
-                    @if page.items.is_empty() { div.empty { p { "None yet." } pre.cmd { "levada send --channel " (entry.channel) " --data '{\"total\": 7}'" } } }
-                    @else { (messages::rows(&page.items, "Recent messages, newest first", now)) }
-                }))
-            }
-        }
+        (self::recent(&recent, name, &entry.channel, now))
         (declared(&resource))
     };
     let state = one.map_or("unknown", |one| one.state().word());
     let title = format!("{} - {name}", state.to_lowercase());
     Some(View::new(Nav::None, title, 2000, body))
+}
+
+fn recent(
+    recent: &Result<Page<Message>, String>,
+    name: &ResourceName,
+    channel: &ResourceName,
+    now: UnixMillis,
+) -> Markup {
+    html! {
+        section aria-labelledby="recent" {
+            div.bar { h2 #recent { "Recent messages" } a href=(messages_of(name, &[])) { "all" } }
+            div data-live="recent" {
+                (region("the journal", recent, now, |page| html! {
+                    @if page.items.is_empty() { div.empty { p { "None yet." } pre.cmd { "levada send --channel " (channel) " --data '{\"total\": 7}'" } } }
+                    @else { (messages::rows(&page.items, "Recent messages, newest first", now)) }
+                }))
+            }
+        }
+    }
 }
 
 fn order(spec: &DeliverySpec) -> &'static str {

@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::admin::ReadinessCheck;
+use crate::channel::ResourceName;
 use crate::delivery::{AttemptReport, Failure, Reason};
 use crate::dispatch::DispatchMetrics;
 use crate::log::{Offset, Partition};
