@@ -77,8 +77,14 @@ test("a search for what is not there says how far it came", async (t) => {
   const view = await open(broker.admin);
   await view.at(`/messages?${nothing}`);
   await view.getByText(/Searched back to .*; nothing matches yet/).waitFor();
-  await view.getByRole("link", { name: "Search further back" }).click();
-  await view.getByText("No message fits these filters").waitFor();
+  // A busy machine comes less far in a step.
+  const further = view.getByRole("link", { name: "Search further back" });
+  const end = view.getByText("No message fits these filters");
+  while ((await further.count()) > 0) {
+    await further.click();
+    await further.or(end).waitFor();
+  }
+  await end.waitFor();
   view.clean();
 });
 

@@ -31,7 +31,6 @@ for (const width of [1440, 390]) {
       return { status: attempt < 3 ? 503 : 200 };
     };
     const id = `flaky-${width}`;
-    await broker.post(id, { channel: "flaky" });
     const page = await open(broker.admin, { viewport: { width, height: 900 } });
     await page.addInitScript(() => {
       const note = () => {
@@ -39,6 +38,9 @@ for (const width of [1440, 390]) {
       };
       new MutationObserver(note).observe(document, { subtree: true, childList: true, characterData: true });
     });
+    // The browser is up: the first retry waits only 3 s.
+    await page.at("/");
+    await broker.post(id, { channel: "flaky" });
     await page.at(await broker.message(id));
     await page.locator(".big .st", { hasText: "Delivered" }).waitFor({ timeout: 30_000 });
     const seen = [...(await page.evaluate(() => [...window.seen]))];
