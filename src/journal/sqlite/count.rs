@@ -64,7 +64,7 @@ mod tests {
     async fn messages_are_counted_where_an_index_tells() {
         let dir = tempfile::tempdir().unwrap();
         let (mut store, reader) = open(dir.path(), 8);
-        let queued = |offset| change("a", offset, 1, Status::Queued, Some("http_503"));
+        let queued = |offset| change("a", offset, 1, Status::Queued, Some(503));
         let delivered = |offset| change("b", offset, 1, Status::Delivered, None);
         store
             .write(&(0..6).map(queued).collect::<Vec<_>>())
