@@ -88,7 +88,7 @@ impl Kafka {
             proxy.cut();
         }
         self.ledger
-            .fault(Kind::Cut, "connections to kafka cut", from);
+            .fault(Kind::Log, "connections to kafka cut", from);
     }
 
     async fn run(self: &Arc<Self>, command: &'static str) {

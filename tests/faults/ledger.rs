@@ -45,7 +45,7 @@ pub(crate) enum Kind {
     Log,
     /// A member joined, or left.
     Rebalance,
-    /// Connections were cut.
+    /// Connections to the subscriber were cut.
     Cut,
 }
 

@@ -210,7 +210,6 @@ impl World {
         if let Log::Kafka(servers) = &self.log {
             command.args(["--bootstrap-servers", servers]);
         }
-        command.env_remove("LEVADA_TEST_POSTGRES");
         for (name, value) in &self.variables {
             command.env(name, value);
         }

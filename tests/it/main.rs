@@ -1,7 +1,7 @@
 //! The whole broker: the real program, real sockets, a scripted subscriber, both logs.
 //!
 //! Tests named `kafka` need `KAFKA_BOOTSTRAP_SERVERS`, those of the journal in PostgreSQL
-//! `LEVADA_TEST_POSTGRES`; `tests/run` provides them.
+//! `TEST_POSTGRES_URL`; `tests/run` provides them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(

@@ -19,8 +19,8 @@ pub(in crate::journal) struct Place {
 impl Place {
     /// `None`, with a word, where the tests were given no database.
     pub(in crate::journal) fn make() -> Option<Self> {
-        let Ok(server) = std::env::var("LEVADA_TEST_POSTGRES") else {
-            eprintln!("skipped: LEVADA_TEST_POSTGRES is not set (tests/run sets it)");
+        let Ok(server) = std::env::var("TEST_POSTGRES_URL") else {
+            eprintln!("skipped: TEST_POSTGRES_URL is not set (tests/run sets it)");
             return None;
         };
         let place = Self {

@@ -55,9 +55,9 @@ impl Drop for Schema {
 }
 
 fn given() -> Option<String> {
-    let server = std::env::var("LEVADA_TEST_POSTGRES").ok();
+    let server = std::env::var("TEST_POSTGRES_URL").ok();
     if server.is_none() {
-        eprintln!("skipped: LEVADA_TEST_POSTGRES is not set (tests/run sets it)");
+        eprintln!("skipped: TEST_POSTGRES_URL is not set (tests/run sets it)");
     }
     server
 }
